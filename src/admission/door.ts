@@ -1,0 +1,241 @@
+import type { IncomingMessage } from 'node:http';
+import type { Duplex } from 'node:stream';
+import { Inject, Injectable } from '@nestjs/common';
+import { Clock } from '../clock/clock.js';
+import { settleWithin } from '../clock/deadline.js';
+import type { RejectionReason } from '../events/close-reason.js';
+import { EventStream } from '../events/event-stream.js';
+import type { CheckedUserContext } from '../options/user-context.js';
+import { checkUserContext, InvalidUserContextError } from '../options/user-context.js';
+import { RESOLVED_OPTIONS, type ResolvedOptions } from '../options/websocket-manager-options.interface.js';
+import { DrainState } from './drain-state.js';
+import {
+  CONNECTION,
+  type ManagedWebSocket,
+  managedWebSocketClass,
+  type SocketErrorSink,
+  type WebSocketLike,
+  WebSocketTransport,
+} from './managed-websocket.js';
+import { isOriginAllowed } from './origin.js';
+import { Refusals } from './refusal.js';
+import { type Admitted, WebSocketManagerFactory } from './websocket-manager.factory.js';
+
+type OnUpgraded = (webSocket: WebSocketLike, request: IncomingMessage) => void;
+type HandleUpgrade = (request: IncomingMessage, socket: Duplex, head: Buffer, onUpgraded: OnUpgraded) => void;
+
+/** What this package uses of `ws`' WebSocketServer. */
+export interface WebSocketServerLike {
+  options: { WebSocket: new (...args: never[]) => WebSocketLike };
+  handleUpgrade: HandleUpgrade;
+  emit(event: string, ...args: unknown[]): boolean;
+}
+
+interface Upgrade {
+  readonly request: IncomingMessage;
+  readonly socket: Duplex;
+  /** Accepts the handshake. */
+  readonly complete: (onUpgraded: OnUpgraded) => void;
+  readonly startedAt: number;
+}
+
+interface Refusal {
+  readonly reason: RejectionReason;
+  readonly userId?: string | undefined;
+  readonly retryAfterMs?: number | undefined;
+  readonly detail?: string | undefined;
+  readonly error?: unknown;
+}
+
+const HANDSHAKE_KEY = /^[+/0-9A-Za-z]{22}==$/;
+
+/**
+ * The only way in. Every upgrade of every gateway's server passes here before its 101, so that no message can be
+ * there before the decision is.
+ */
+@Injectable()
+export class Door implements SocketErrorSink {
+  constructor(
+    private readonly clock: Clock,
+    private readonly factory: WebSocketManagerFactory,
+    private readonly refusals: Refusals,
+    private readonly drain: DrainState,
+    private readonly events: EventStream,
+    @Inject(RESOLVED_OPTIONS) private readonly options: ResolvedOptions,
+  ) {}
+
+  /** Puts admission in front of a server's handshake. */
+  guard(server: WebSocketServerLike): void {
+    server.options.WebSocket = managedWebSocketClass(server.options.WebSocket, this);
+    const accept = server.handleUpgrade.bind(server);
+    server.handleUpgrade = (request, socket, head, onUpgraded) => {
+      // Between the request and the handshake the socket is nobody's, and its error would end the process.
+      socket.on('error', () => socket.destroy());
+      const complete = (then: OnUpgraded) => accept(request, socket, head, then);
+      void this.receive({ request, socket, complete, startedAt: this.clock.now() }, onUpgraded);
+    };
+  }
+
+  listenerFailed(event: string, error: unknown): void {
+    this.events.report({ type: 'hook_failed', hook: `listener of '${event}'`, error });
+  }
+
+  peerFailed(): void {
+    // Whatever a peer sends wrong closes its own connection and is worth no line: that would be a way to fill logs.
+  }
+
+  private async receive(upgrade: Upgrade, onUpgraded: OnUpgraded): Promise<void> {
+    try {
+      if (!isHandshake(upgrade.request)) {
+        // `ws` says what is wrong with it; should it see nothing wrong, it still does not come in.
+        upgrade.complete((webSocket) => webSocket.terminate());
+        return;
+      }
+      const decision = await this.decide(upgrade);
+      if ('reason' in decision) this.refuse(upgrade, decision);
+      else this.letIn(upgrade, decision.admission, decision.context, onUpgraded);
+    } catch (error) {
+      this.events.report({ type: 'hook_failed', hook: 'upgrade', error });
+      upgrade.socket.destroy();
+    }
+  }
+
+  private async decide(
+    upgrade: Upgrade,
+  ): Promise<Refusal | { admission: Admitted; context: CheckedUserContext }> {
+    const { request, socket } = upgrade;
+    if (this.drain.isDraining) return { reason: 'draining', retryAfterMs: this.drain.drawRetryAfterMs() };
+    const origin = this.checkOrigin(request);
+    if (origin) return origin;
+    const context = await this.authenticate(request);
+    if ('reason' in context) return context;
+    const admission = await this.factory.admit(context, { isGone: () => hasLeft(socket) });
+    if (admission.admitted) return { admission, context };
+    const { reason, retryAfterMs } = admission;
+    return { reason, retryAfterMs, userId: context.userId };
+  }
+
+  private checkOrigin(request: IncomingMessage): Refusal | undefined {
+    try {
+      if (isOriginAllowed(request, this.options.admission.allowedOrigins)) return undefined;
+      return { reason: 'forbidden_origin' };
+    } catch (error) {
+      this.events.report({ type: 'hook_failed', hook: 'admission.allowedOrigins', error });
+      return { reason: 'internal' };
+    }
+  }
+
+  private async authenticate(request: IncomingMessage): Promise<CheckedUserContext | Refusal> {
+    const { authenticateTimeoutMs } = this.options.admission;
+    const settled = await settleWithin(this.clock, authenticateTimeoutMs, () =>
+      this.options.authenticate(request),
+    );
+    if (settled.status === 'late') {
+      return this.hookFailure(new Error(`no answer within ${authenticateTimeoutMs} ms`));
+    }
+    if (settled.status === 'failed') {
+      return isUnauthorized(settled.error) ? { reason: 'unauthenticated' } : this.hookFailure(settled.error);
+    }
+    if (settled.value === null || settled.value === undefined) return { reason: 'unauthenticated' };
+    try {
+      const context = checkUserContext(settled.value);
+      const isExpired = context.expiresAt !== undefined && context.expiresAt <= this.clock.wallNow();
+      return isExpired ? { reason: 'unauthenticated', detail: 'credentials expired' } : context;
+    } catch (error) {
+      if (!(error instanceof InvalidUserContextError) || !error.isClientsFault)
+        return this.hookFailure(error);
+      return { reason: 'bad_request', detail: error.message };
+    }
+  }
+
+  private hookFailure(error: unknown): Refusal {
+    this.events.report({ type: 'hook_failed', hook: 'authenticate', error });
+    return { reason: 'internal' };
+  }
+
+  private letIn(
+    { socket, complete }: Upgrade,
+    { manager }: Admitted,
+    { expiresAt }: CheckedUserContext,
+    onUpgraded: OnUpgraded,
+  ): void {
+    const giveBack = () => {
+      if (manager.neverAttached) void manager.close({ reason: 'left' });
+    };
+    // A handshake that fails after all gives its slot back.
+    socket.once('close', giveBack);
+    if (socket.destroyed) giveBack();
+    complete((webSocket, request) => {
+      socket.off('close', giveBack);
+      const managed = webSocket as ManagedWebSocket;
+      if (!manager.isOpen) {
+        this.refusals.hold(manager.userId, managed, 'internal');
+        return;
+      }
+      const now = this.clock.now();
+      const expiry = expiresAt === undefined ? undefined : now + expiresAt - this.clock.wallNow();
+      const connection = manager.attach(new WebSocketTransport(managed, socket), expiry);
+      managed[CONNECTION] = connection;
+      try {
+        onUpgraded(webSocket, request);
+      } catch (error) {
+        this.listenerFailed('connection', error);
+        connection.end({ reason: 'internal' });
+      }
+    });
+  }
+
+  private refuse(upgrade: Upgrade, { reason, userId, retryAfterMs, detail }: Refusal): void {
+    const { request, socket, complete, startedAt } = upgrade;
+    if (userId === undefined) {
+      // The factory has reported its own refusals.
+      const durationMs = this.clock.now() - startedAt;
+      this.events.report({
+        type: 'rejected',
+        reason,
+        userId,
+        durationMs,
+        retryAfterMs,
+        lockout: false,
+        detail,
+      });
+    }
+    const owner = userId ?? `address ${request.socket.remoteAddress ?? 'unknown'}`;
+    if (this.tellsByClose(request, reason) && this.refusals.mayHold(owner)) {
+      complete((webSocket) => this.refusals.hold(owner, webSocket as ManagedWebSocket, reason, retryAfterMs));
+    } else {
+      this.refusals.answer(socket, reason, retryAfterMs);
+    }
+  }
+
+  /** A browser cannot see an HTTP status: it is let in, told, and closed. */
+  private tellsByClose(request: IncomingMessage, reason: RejectionReason): boolean {
+    if (reason === 'forbidden_origin' || reason === 'bad_request') return false;
+    const { rejectWith } = this.options.admission;
+    return rejectWith === 'close' || (rejectWith === 'auto' && request.headers.origin !== undefined);
+  }
+}
+
+/** What RFC 6455 asks of an opening handshake, checked before anybody's hook is asked about it. */
+function isHandshake({ method, headers }: IncomingMessage): boolean {
+  return (
+    method === 'GET' &&
+    headers.upgrade?.toLowerCase() === 'websocket' &&
+    HANDSHAKE_KEY.test(headers['sec-websocket-key'] ?? '') &&
+    (headers['sec-websocket-version'] === '13' || headers['sec-websocket-version'] === '8')
+  );
+}
+
+/** The peer has hung up while it waited. A FIN is not an event while nobody reads, only a state of the stream. */
+function hasLeft(socket: Duplex): boolean {
+  const { _readableState } = socket as Duplex & { _readableState?: { ended?: boolean } };
+  return socket.destroyed || !socket.readable || _readableState?.ended === true;
+}
+
+/** Nest's own way to say no: `UnauthorizedException`, `ForbiddenException`, of whatever copy of Nest. */
+function isUnauthorized(error: unknown): boolean {
+  const { getStatus } = (error ?? {}) as { getStatus?: unknown };
+  if (typeof getStatus !== 'function') return false;
+  const status: unknown = getStatus.call(error);
+  return status === 401 || status === 403;
+}

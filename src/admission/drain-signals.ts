@@ -1,0 +1,42 @@
+import { Injectable } from '@nestjs/common';
+
+const SIGNAL = 'SIGTERM';
+type Drain = () => Promise<void>;
+
+/** Applications of this process that want to hear of the signal, and the one listener they share. */
+const registered = new Set<Drain>();
+let isListening = false;
+
+/**
+ * Drains on SIGTERM in an application that did not call `enableShutdownHooks()`, and then lets the signal do what
+ * it does. Where anybody else listens (Nest's own shutdown hooks first of all) it stays out of the way: they
+ * close the application, and that drains.
+ */
+@Injectable()
+export class DrainSignals {
+  private drain: Drain | undefined;
+
+  register(drain: Drain): void {
+    this.drain = drain;
+    registered.add(drain);
+    if (!isListening) process.on(SIGNAL, onSignal);
+    isListening = true;
+  }
+
+  unregister(): void {
+    if (this.drain) registered.delete(this.drain);
+    if (registered.size > 0 || !isListening) return;
+    process.off(SIGNAL, onSignal);
+    isListening = false;
+  }
+}
+
+function onSignal(): void {
+  if (process.listenerCount(SIGNAL) > 1) return;
+  void Promise.allSettled([...registered].map((drain) => drain())).then(() => {
+    registered.clear();
+    process.off(SIGNAL, onSignal);
+    isListening = false;
+    process.kill(process.pid, SIGNAL);
+  });
+}

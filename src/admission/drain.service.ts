@@ -1,0 +1,93 @@
+import { Inject, Injectable } from '@nestjs/common';
+import { Clock } from '../clock/clock.js';
+import { settleWithin } from '../clock/deadline.js';
+import { EventStream } from '../events/event-stream.js';
+import type { Connection } from '../manager/connection.js';
+import type { Manager } from '../manager/manager.js';
+import { ManagerRegistry } from '../manager/manager-registry.js';
+import { RESOLVED_OPTIONS, type ResolvedOptions } from '../options/websocket-manager-options.interface.js';
+import { SlotLedger } from '../store/slot-ledger.js';
+import { DrainState } from './drain-state.js';
+import { GatewayHooks } from './gateway-hooks.js';
+
+/** Closes come in waves this far apart. */
+const WAVE_MS = 20;
+
+/** Ends every session politely before the process goes: told why, closed with 1012, spread over time. */
+@Injectable()
+export class DrainService {
+  private drained: Promise<void> | undefined;
+
+  constructor(
+    private readonly clock: Clock,
+    private readonly registry: ManagerRegistry,
+    private readonly ledger: SlotLedger,
+    private readonly hooks: GatewayHooks,
+    private readonly state: DrainState,
+    private readonly events: EventStream,
+    @Inject(RESOLVED_OPTIONS) private readonly options: ResolvedOptions,
+  ) {}
+
+  /** From now on nobody is let in, and readiness says so. */
+  begin(): void {
+    if (this.state.isDraining) return;
+    this.state.begin();
+    const connections = this.registry.connectionCount;
+    this.events.report({ type: 'draining', phase: 'started', connections, terminated: 0 });
+  }
+
+  /**
+   * Closes every connection over `drain.spreadMs`, waits for the application's hooks, terminates what is left after
+   * `drain.timeoutMs`, and gives the slots back. A second call gets the first one's promise.
+   */
+  drain(): Promise<void> {
+    this.begin();
+    this.drained ??= this.run();
+    return this.drained;
+  }
+
+  private async run(): Promise<void> {
+    const connections = [...this.registry.allManagers].flatMap((manager) => manager.connections);
+    const closing = this.closeAll();
+    await settleWithin(this.clock, this.options.drain.timeoutMs, async () => {
+      await closing;
+      await Promise.all(connections.map((connection) => connection.whenGone()));
+      await this.hooks.whenDisconnected();
+    });
+    const left = connections.filter((connection) => !connection.closed);
+    for (const connection of left) connection.transport.terminate();
+    await this.ledger.leave();
+    this.events.report({
+      type: 'draining',
+      phase: 'finished',
+      connections: connections.length,
+      terminated: left.length,
+    });
+  }
+
+  private async closeAll(): Promise<void> {
+    const managers = shuffled([...this.registry.allManagers]);
+    const waves = Math.max(1, Math.floor(this.options.drain.spreadMs / WAVE_MS));
+    const perWave = Math.ceil(managers.length / waves);
+    for (let next = 0; next < managers.length; next += perWave) {
+      if (next > 0) await new Promise<void>((resolve) => void this.clock.setTimeout(resolve, WAVE_MS));
+      for (const manager of managers.slice(next, next + perWave)) this.close(manager);
+    }
+  }
+
+  /** Each connection gets a time of its own to come back at. */
+  private close(manager: Manager): void {
+    const [last, ...others] = [...manager.connections].reverse() as [Connection?, ...Connection[]];
+    const ending = () => ({ reason: 'draining', retryAfterMs: this.state.drawRetryAfterMs() }) as const;
+    for (const connection of others) connection.end(ending());
+    if (last || manager.isOpen) void manager.close(ending());
+  }
+}
+
+function shuffled<T>(items: T[]): T[] {
+  for (let i = items.length - 1; i > 0; i--) {
+    const j = Math.floor(Math.random() * (i + 1));
+    [items[i], items[j]] = [items[j] as T, items[i] as T];
+  }
+  return items;
+}

@@ -1,0 +1,124 @@
+import { Injectable } from '@nestjs/common';
+import { DiscoveryService } from '@nestjs/core';
+import { EventStream } from '../events/event-stream.js';
+import type { Connection } from '../manager/connection.js';
+import { connectionOf } from './managed-websocket.js';
+
+/**
+ * Nest's own mark of a gateway. The constant moved between Nest 11 (`@nestjs/websockets/constants`) and 12
+ * (`/internal`), the value did not.
+ */
+const GATEWAY_METADATA = 'websockets:is_gateway';
+
+type Hook = (this: unknown, client: unknown, ...args: unknown[]) => unknown;
+type HookName = 'handleConnection' | 'handleDisconnect';
+interface Gateway {
+  handleConnection?: Hook;
+  handleDisconnect?: Hook;
+}
+
+const GUARDED = Symbol.for('nestjs-websocket-manager:guarded-hook');
+
+/**
+ * Stands between Nest and the gateways' `handleConnection` and `handleDisconnect`: on the platform a throw or a
+ * rejection in either ends the process, nobody waits for an asynchronous one, and what the second is told about
+ * the close differs between Nest 11 and 12.
+ */
+@Injectable()
+export class GatewayHooks {
+  /** Of connections whose `handleConnection` is still running. */
+  private readonly connecting = new WeakMap<Connection, Promise<unknown>[]>();
+  private readonly disconnecting = new Set<Promise<boolean>>();
+
+  constructor(
+    private readonly discovery: DiscoveryService,
+    private readonly events: EventStream,
+  ) {}
+
+  /** Guards the hooks of every gateway of the application. To be called before Nest binds them. */
+  guardAll(): void {
+    for (const { instance, metatype, isDependencyTreeStatic } of this.gateways()) {
+      // A static gateway is one object; a request-scoped one is made anew for each client from its prototype.
+      const target = (isDependencyTreeStatic ? instance : metatype.prototype) as Gateway;
+      this.guard(target, 'handleConnection');
+      this.guard(target, 'handleDisconnect');
+    }
+  }
+
+  /** Resolves when the client's `handleConnection` hooks are done; undefined: nothing to wait for. */
+  whenConnected(connection: Connection): Promise<unknown> | undefined {
+    const hooks = this.connecting.get(connection);
+    return hooks ? Promise.all(hooks) : undefined;
+  }
+
+  /** Resolves when no `handleDisconnect` is running any more. */
+  async whenDisconnected(): Promise<void> {
+    while (this.disconnecting.size > 0) await Promise.all(this.disconnecting);
+  }
+
+  private *gateways() {
+    for (const wrapper of this.discovery.getProviders()) {
+      const { instance, metatype } = wrapper;
+      if (!instance || typeof metatype !== 'function' || !Reflect.hasMetadata(GATEWAY_METADATA, metatype))
+        continue;
+      yield {
+        instance: instance as object,
+        metatype,
+        isDependencyTreeStatic: wrapper.isDependencyTreeStatic(),
+      };
+    }
+  }
+
+  private guard(target: Gateway, name: HookName): void {
+    const original = target[name];
+    if (typeof original !== 'function' || GUARDED in original) return;
+    const call = (self: unknown, client: unknown, args: unknown[]) =>
+      this.call(name, original, self, client, args);
+    const guarded: Hook = function (client, ...args) {
+      return call(this, client, args);
+    };
+    // Filters and scopes that decorators have put on the method stay on it.
+    for (const key of Reflect.getMetadataKeys(original)) {
+      Reflect.defineMetadata(key, Reflect.getMetadata(key, original), guarded);
+    }
+    Object.defineProperty(guarded, 'name', { value: original.name });
+    Object.defineProperty(guarded, GUARDED, { value: true });
+    Object.defineProperty(target, name, { value: guarded, writable: true, configurable: true });
+  }
+
+  private call(name: HookName, original: Hook, self: unknown, client: unknown, args: unknown[]): unknown {
+    const connection = connectionOf(client);
+    const { code, reason } = connection?.closed ?? {};
+    const given = name === 'handleDisconnect' && connection?.closed ? [code, reason] : args;
+    let result: unknown;
+    try {
+      result = original.call(self, client, ...given);
+    } catch (error) {
+      result = Promise.reject(error);
+    }
+    if (!(result instanceof Promise)) return result;
+    const settled = result.then(
+      () => true,
+      (error: unknown) => {
+        this.events.report({ type: 'hook_failed', hook: name, error });
+        connection?.end({ reason: 'internal' });
+        return false;
+      },
+    );
+    if (connection) this.track(name, connection, settled);
+    return settled;
+  }
+
+  private track(name: HookName, connection: Connection, settled: Promise<boolean>): void {
+    if (name === 'handleConnection') {
+      const hooks = this.connecting.get(connection) ?? [];
+      hooks.push(settled);
+      this.connecting.set(connection, hooks);
+      void settled.then(() => this.connecting.delete(connection));
+    } else {
+      connection.trackDisconnectHook(settled);
+      this.disconnecting.add(settled);
+      void settled.then(() => this.disconnecting.delete(settled));
+    }
+  }
+}

@@ -1,0 +1,162 @@
+import type { Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
+import type { Connection } from '../manager/connection.js';
+import type { Transport } from '../manager/transport.interface.js';
+
+/**
+ * What this package uses of `ws`' WebSocket. Described, not imported: platform-ws brings a copy of `ws` of its own,
+ * and a class of another copy is another class.
+ */
+export interface WebSocketLike {
+  readonly readyState: number;
+  readonly bufferedAmount: number;
+  readonly isPaused: boolean;
+  send(data: unknown, ...rest: unknown[]): void;
+  ping(): void;
+  close(code?: number, reason?: string): void;
+  terminate(): void;
+  pause(): void;
+  resume(): void;
+  on(event: string, listener: (...args: never[]) => void): unknown;
+  emit(event: string, ...args: unknown[]): boolean;
+  listenerCount(event: string): number;
+}
+
+type WebSocketClass = new (...args: never[]) => WebSocketLike;
+
+/** Where a socket carries its connection. A symbol of the registry: two copies of this package agree on it. */
+export const CONNECTION: unique symbol = Symbol.for('nestjs-websocket-manager:connection');
+
+/** A socket of a server whose door we keep. */
+export interface ManagedWebSocket extends WebSocketLike {
+  [CONNECTION]?: Connection | undefined;
+  /** Sends without counting it as application traffic. */
+  sendUncounted(data: string): void;
+}
+
+/** The connection of a client, whatever it is: undefined for one that no manager holds. */
+export function connectionOf(client: unknown): Connection | undefined {
+  if (typeof client !== 'object' || client === null) return undefined;
+  return (client as ManagedWebSocket)[CONNECTION];
+}
+
+/** What happens on sockets that no connection can speak for. */
+export interface SocketErrorSink {
+  /** A listener of the application threw. */
+  listenerFailed(event: string, error: unknown): void;
+  /** The peer broke the protocol, or the network broke the connection. */
+  peerFailed(error: unknown): void;
+}
+
+/**
+ * The server's own WebSocket class, with two of its methods seen on the way: what is sent, and what happens. So a
+ * connection needs no listener of ours, and nothing that the application does with the socket changes.
+ */
+export function managedWebSocketClass(base: WebSocketClass, sink: SocketErrorSink): WebSocketClass {
+  const BaseWebSocket = base as new (...args: unknown[]) => WebSocketLike;
+
+  return class extends BaseWebSocket implements ManagedWebSocket {
+    [CONNECTION]: Connection | undefined = undefined;
+
+    override send(data: unknown, ...rest: unknown[]): void {
+      const connection = this[CONNECTION];
+      if (!connection || connection.detached) {
+        super.send(data, ...rest);
+        return;
+      }
+      connection.noteSent();
+      super.send(data, ...rest);
+      connection.checkBacklog();
+    }
+
+    sendUncounted(data: string): void {
+      super.send(data);
+    }
+
+    override emit(event: string, ...args: unknown[]): boolean {
+      const connection = this[CONNECTION];
+      switch (event) {
+        case 'message':
+          // Refused, or no longer anybody's: the application must not see it.
+          if (!connection || connection.detached) return false;
+          connection.noteReceived();
+          break;
+        case 'pong':
+          connection?.notePong();
+          break;
+        case 'ping':
+          connection?.heard();
+          break;
+        case 'close':
+          connection?.noteClosed(Number(args[0]), String(args[1]));
+          break;
+        case 'error':
+          sink.peerFailed(args[0]);
+          if (this.listenerCount('error') === 0) return false;
+          break;
+      }
+      try {
+        return super.emit(event, ...args);
+      } catch (error) {
+        sink.listenerFailed(event, error);
+        connection?.end({ reason: 'internal' });
+        return true;
+      } finally {
+        if (event === 'close') connection?.noteTold();
+      }
+    }
+  };
+}
+
+const OPEN = 1;
+const CLOSED = 3;
+
+/** A WebSocket, and the socket under it: as an upgrade listener gets it, so its byte counters are public. */
+export class WebSocketTransport implements Transport {
+  constructor(
+    private readonly webSocket: ManagedWebSocket,
+    private readonly socket: Duplex & Partial<Pick<Socket, 'bytesRead' | 'bytesWritten'>>,
+  ) {}
+
+  get state(): 'open' | 'closing' | 'closed' {
+    const { readyState } = this.webSocket;
+    if (readyState === OPEN) return this.socket.destroyed ? 'closed' : 'open';
+    return readyState === CLOSED ? 'closed' : 'closing';
+  }
+
+  get paused(): boolean {
+    return this.webSocket.isPaused;
+  }
+
+  get bytesRead(): number {
+    return this.socket.bytesRead ?? 0;
+  }
+
+  get bytesWritten(): number {
+    return this.socket.bytesWritten ?? 0;
+  }
+
+  get bytesQueued(): number {
+    return this.socket.writableLength;
+  }
+
+  get bufferedAmount(): number {
+    return this.webSocket.bufferedAmount;
+  }
+
+  ping(): void {
+    if (this.webSocket.readyState === OPEN) this.webSocket.ping();
+  }
+
+  send(data: string): void {
+    if (this.webSocket.readyState === OPEN) this.webSocket.sendUncounted(data);
+  }
+
+  close(code: number, reason: string): void {
+    this.webSocket.close(code, reason);
+  }
+
+  terminate(): void {
+    this.webSocket.terminate();
+  }
+}

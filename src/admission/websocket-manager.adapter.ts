@@ -1,0 +1,218 @@
+import type { IncomingMessage, Server } from 'node:http';
+import type { Duplex } from 'node:stream';
+import { Inject, Injectable, type WebSocketAdapter } from '@nestjs/common';
+import { ApplicationConfig, HttpAdapterHost } from '@nestjs/core';
+import { WsAdapter } from '@nestjs/platform-ws';
+import type { MessageMappingProperties } from '@nestjs/websockets';
+import { catchError, EMPTY, finalize, type Observable } from 'rxjs';
+import { Clock } from '../clock/clock.js';
+import { settleWithin } from '../clock/deadline.js';
+import { EventStream } from '../events/event-stream.js';
+import { RESOLVED_OPTIONS, type ResolvedOptions } from '../options/websocket-manager-options.interface.js';
+import { Door, type WebSocketServerLike } from './door.js';
+import { GatewayHooks } from './gateway-hooks.js';
+import { connectionOf, type ManagedWebSocket } from './managed-websocket.js';
+import { Refusals } from './refusal.js';
+
+/** `ws` would keep a half-closed socket for 30 s. */
+const CLOSE_TIMEOUT_MS = 5_000;
+
+interface PathOwner extends WebSocketServerLike {
+  path?: string;
+  removeAllListeners(event: string): unknown;
+}
+
+/** What Nest 11 and 12 both keep in a WsAdapter, by port. */
+interface WsAdapterRegistries {
+  readonly httpServersRegistry: ReadonlyMap<number, Server>;
+  readonly wsServersRegistry: ReadonlyMap<number, readonly PathOwner[]>;
+  readonly messageParser: never;
+}
+
+type UpgradeListener = (request: IncomingMessage, socket: Duplex, head: Buffer) => void;
+type Transform = (data: unknown) => Observable<unknown>;
+
+/**
+ * Nest's WebSocket adapter with our door in front of it. It is installed by the import of the module alone, and
+ * wraps whatever WsAdapter the application sets with `useWebSocketAdapter`, or the stock one.
+ */
+@Injectable()
+export class WebSocketManagerAdapter implements WebSocketAdapter {
+  private inner: WsAdapter | undefined;
+  private hooksAreGuarded = false;
+  private forceCloseConnectionsValue: boolean | undefined;
+  /** HTTP servers whose upgrades we hand out. */
+  private readonly upgradeListeners = new Map<Server, UpgradeListener>();
+
+  constructor(
+    private readonly door: Door,
+    private readonly hooks: GatewayHooks,
+    private readonly refusals: Refusals,
+    private readonly clock: Clock,
+    private readonly events: EventStream,
+    private readonly httpAdapterHost: HttpAdapterHost,
+    @Inject(RESOLVED_OPTIONS) private readonly options: ResolvedOptions,
+  ) {}
+
+  /** Makes this the application's adapter, now and after `useWebSocketAdapter`. */
+  install(config: ApplicationConfig): void {
+    config.setIoAdapter(this);
+    config.setIoAdapter = (adapter) => this.wrap(adapter);
+  }
+
+  // Nest sets it on the adapter, and its own close reads it.
+  set forceCloseConnections(value: boolean) {
+    this.forceCloseConnectionsValue = value;
+    if (this.inner) this.inner.forceCloseConnections = value;
+  }
+
+  create(port: number, options: Record<string, unknown> = {}): unknown {
+    if (!this.hooksAreGuarded) {
+      this.hooksAreGuarded = true;
+      this.hooks.guardAll();
+    }
+    const inner = this.innerAdapter();
+    const http = port === 0 ? this.httpServer : undefined;
+    const before = http?.listeners('upgrade') ?? [];
+    const { maxPayloadBytes } = this.options.limits;
+    const server = inner.create(port, {
+      maxPayload: maxPayloadBytes,
+      closeTimeout: CLOSE_TIMEOUT_MS,
+      ...options,
+    });
+    // The stock adapter logs every protocol error of every client; ours are seen by the door.
+    if (inner.constructor === WsAdapter) (server as PathOwner).removeAllListeners('connection');
+    this.door.guard(server as WebSocketServerLike);
+    const shared = registriesOf(inner).httpServersRegistry.get(port);
+    if (shared) this.handOutUpgrades(port, shared, shared === http ? before : []);
+    return server;
+  }
+
+  bindClientConnect(server: unknown, callback: (...args: unknown[]) => void): void {
+    this.innerAdapter().bindClientConnect(server as never, callback);
+  }
+
+  bindClientDisconnect(client: unknown, callback: (...args: unknown[]) => void): void {
+    this.innerAdapter().bindClientDisconnect(client, callback);
+  }
+
+  bindMessageHandlers(client: unknown, handlers: MessageMappingProperties[], transform: Transform): void {
+    const connection = connectionOf(client);
+    this.holdUntilConnected(client as ManagedWebSocket);
+    this.innerAdapter().bindMessageHandlers(client, handlers, (data) => {
+      const done = connection?.manager.beginWork() ?? (() => {});
+      return transform(data).pipe(
+        // On Nest 11 what gets this far would end the client's stream, and the process with it.
+        catchError((error: unknown) => {
+          this.events.report({ type: 'hook_failed', hook: 'message handler', error });
+          return EMPTY;
+        }),
+        finalize(done),
+      );
+    });
+  }
+
+  async close(server: unknown): Promise<void> {
+    await this.innerAdapter().close(server);
+  }
+
+  async dispose(): Promise<void> {
+    await this.inner?.dispose();
+    for (const [server, listener] of this.upgradeListeners) server.off('upgrade', listener);
+    this.upgradeListeners.clear();
+  }
+
+  setMessageParser(parser: Parameters<WsAdapter['setMessageParser']>[0]): void {
+    this.innerAdapter().setMessageParser(parser);
+  }
+
+  private wrap(adapter: WebSocketAdapter): void {
+    if (adapter === this) return;
+    if (!isWsAdapter(adapter)) {
+      const name = adapter?.constructor?.name ?? String(adapter);
+      throw new Error(
+        `WebSocketManagerModule: useWebSocketAdapter: got ${name}; allowed: WsAdapter of @nestjs/platform-ws, or a class that extends it`,
+      );
+    }
+    this.inner = adapter;
+    if (this.forceCloseConnectionsValue !== undefined)
+      adapter.forceCloseConnections = this.forceCloseConnectionsValue;
+  }
+
+  private innerAdapter(): WsAdapter {
+    if (!this.inner) this.wrap(new WsAdapter(this.httpServer));
+    return this.inner as WsAdapter;
+  }
+
+  private get httpServer(): Server | undefined {
+    return this.httpAdapterHost.httpAdapter?.getHttpServer() as Server | undefined;
+  }
+
+  /** Puts a listener of ours where the stock adapter's would destroy every upgrade that it does not know. */
+  private handOutUpgrades(port: number, server: Server, before: readonly unknown[]): void {
+    if (this.upgradeListeners.has(server)) return;
+    for (const listener of server.listeners('upgrade')) {
+      if (!before.includes(listener)) server.off('upgrade', listener as (...args: unknown[]) => void);
+    }
+    const handOut: UpgradeListener = (request, socket, head) => {
+      const owner = this.ownerOf(port, request);
+      if (owner) {
+        owner.handleUpgrade(request, socket, head, (webSocket) =>
+          owner.emit('connection', webSocket, request),
+        );
+      } else {
+        this.leaveToOthers(server, socket);
+      }
+    };
+    server.on('upgrade', handOut);
+    this.upgradeListeners.set(server, handOut);
+  }
+
+  private ownerOf(port: number, { url = '/' }: IncomingMessage): PathOwner | undefined {
+    const target = `ws://localhost${url.startsWith('/') ? '' : '/'}${url}`;
+    if (!URL.canParse(target)) return undefined;
+    const { pathname } = new URL(target);
+    return registriesOf(this.innerAdapter())
+      .wsServersRegistry.get(port)
+      ?.find(({ path }) => path === pathname);
+  }
+
+  private leaveToOthers(server: Server, socket: Duplex): void {
+    if (server.listenerCount('upgrade') === 1) {
+      socket.on('error', () => socket.destroy());
+      this.refusals.answerNotFound(socket);
+      return;
+    }
+    // Somebody else may want it. If nobody has answered after a while, nobody will, and it must not stay open.
+    const untouched = () => (socket as Duplex & { bytesWritten?: number }).bytesWritten === 0;
+    const timer = this.clock.setTimeout(() => {
+      if (untouched()) socket.destroy();
+    }, this.options.admission.authenticateTimeoutMs);
+    socket.once('close', () => this.clock.clearTimeout(timer));
+  }
+
+  /**
+   * While an asynchronous `handleConnection` is waiting, the socket is not read, so no handler runs before it and
+   * no message is lost or overtaken. One that takes longer than authentication may goes on beside the messages,
+   * as on the stock adapter: it may be meant to last.
+   */
+  private holdUntilConnected(client: ManagedWebSocket): void {
+    const connection = connectionOf(client);
+    const connected = connection && this.hooks.whenConnected(connection);
+    if (!connected || client.isPaused) return;
+    client.pause();
+    void settleWithin(this.clock, this.options.admission.authenticateTimeoutMs, () => connected).then(() =>
+      client.resume(),
+    );
+  }
+}
+
+function isWsAdapter(adapter: WebSocketAdapter): adapter is WsAdapter {
+  const { httpServersRegistry, wsServersRegistry } = registriesOf(adapter);
+  return httpServersRegistry instanceof Map && wsServersRegistry instanceof Map;
+}
+
+/** They are protected, not private: what a subclass may use, a wrapper does too. */
+function registriesOf(adapter: WebSocketAdapter): WsAdapterRegistries {
+  return adapter as unknown as WsAdapterRegistries;
+}

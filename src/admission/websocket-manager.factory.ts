@@ -1,0 +1,339 @@
+import { randomUUID } from 'node:crypto';
+import { Inject, Injectable } from '@nestjs/common';
+import { CleanupService } from '../cleanup/cleanup.service.js';
+import { Clock } from '../clock/clock.js';
+import { isThenable } from '../clock/deadline.js';
+import { EventStream } from '../events/event-stream.js';
+import type { Manager } from '../manager/manager.js';
+import { ManagerRegistry } from '../manager/manager-registry.js';
+import type { UserRecord } from '../manager/user-record.js';
+import type { SlotHolder, SlotReply, SlotRequest } from '../options/slot-store.interface.js';
+import { type CheckedUserContext, checkUserContext, type UserContext } from '../options/user-context.js';
+import { RESOLVED_OPTIONS, type ResolvedOptions } from '../options/websocket-manager-options.interface.js';
+import { SlotLedger } from '../store/slot-ledger.js';
+import { DrainState } from './drain-state.js';
+import { LimitFunctionError, ManagerLimitError, NodeUnavailableError } from './errors.js';
+import { EvictedSessions } from './evicted-sessions.js';
+
+export type AdmissionOutcome = 'admitted' | 'joined' | 'admitted_after_cleanup';
+
+export interface Admitted {
+  readonly admitted: true;
+  readonly manager: Manager;
+  readonly outcome: AdmissionOutcome;
+}
+
+export interface Refused {
+  readonly admitted: false;
+  readonly reason: 'over_limit' | 'try_later' | 'draining' | 'internal';
+  readonly retryAfterMs: number | undefined;
+  readonly error?: unknown;
+}
+
+/** Who waits outside may go again; nobody is to be evicted for somebody who has. */
+export interface Newcomer {
+  isGone(): boolean;
+}
+
+const IN_CODE: Newcomer = { isGone: () => false };
+
+/** A full node says: between half and one and a half times this, so that not all come back together. */
+const NODE_FULL_RETRY_MS = 5_000;
+/** Slots may be taken by another node while we look: how often to try before saying no. */
+const MOST_ATTEMPTS = 3;
+
+/**
+ * The only way to a manager. The door asks it for every upgrade, and an application may ask it in code; there is
+ * no second way, and no number of managers below which any of it is off.
+ */
+@Injectable()
+export class WebSocketManagerFactory {
+  /** The end of each user's queue of admissions, while there is one. */
+  private readonly lanes = new Map<UserRecord, Promise<void>>();
+
+  constructor(
+    private readonly clock: Clock,
+    private readonly registry: ManagerRegistry,
+    private readonly ledger: SlotLedger,
+    private readonly cleanup: CleanupService,
+    private readonly evicted: EvictedSessions,
+    private readonly drain: DrainState,
+    private readonly events: EventStream,
+    @Inject(RESOLVED_OPTIONS) private readonly options: ResolvedOptions,
+  ) {}
+
+  /**
+   * A manager for the user: the one that has this session key, or a new one, for which room is made at the limit.
+   *
+   * One that nobody attaches a connection to within `cleanup.graceMs` is inactive, and goes.
+   *
+   * @throws InvalidUserContextError if the context cannot be used
+   * @throws ManagerLimitError with `retryAfterMs`, if the user is at the limit and nobody may be evicted yet
+   * @throws NodeUnavailableError if this node is full or draining
+   * @throws LimitFunctionError if `limits.managersPerUser` is a function that failed
+   */
+  async create(context: UserContext): Promise<Manager> {
+    const admission = await this.admit(checkUserContext(context));
+    if (admission.admitted) return admission.manager;
+    const { reason, retryAfterMs = 0 } = admission;
+    if (reason === 'internal') throw admission.error;
+    throw reason === 'over_limit'
+      ? new ManagerLimitError(retryAfterMs)
+      : new NodeUnavailableError(reason, retryAfterMs);
+  }
+
+  /** The decision, for the door: what {@link create} does, with a refusal as an answer. Never throws. */
+  async admit(context: CheckedUserContext, newcomer: Newcomer = IN_CODE): Promise<Admitted | Refused> {
+    const startedAt = this.clock.now();
+    if (this.drain.isDraining)
+      return this.refuse(context, startedAt, 'draining', this.drain.drawRetryAfterMs());
+    const user = this.registry.enter(context.userId);
+    user.admissions++;
+    try {
+      return await this.decide(user, context, newcomer, startedAt);
+    } finally {
+      user.admissions--;
+      this.registry.forgetLater(user);
+    }
+  }
+
+  private decide(
+    user: UserRecord,
+    context: CheckedUserContext,
+    newcomer: Newcomer,
+    startedAt: number,
+  ): Admitted | Refused | Promise<Admitted | Refused> {
+    const joined = this.join(user, context, startedAt);
+    if (joined) return joined;
+    let limit: number;
+    try {
+      limit = this.limitFor(context);
+    } catch (error) {
+      return this.refuse(context, startedAt, 'internal', undefined, { error });
+    }
+    const { userId, priority } = context;
+    const request: SlotRequest = { userId, managerId: randomUUID(), limit, priority };
+    const admission: PendingAdmission = { user, context, newcomer, startedAt, request };
+    // With nobody before us and a store that answers at once, there is no queue to stand in.
+    const isFree = !this.lanes.has(user) && !this.isNodeFull;
+    const reply = isFree ? this.ledger.reserve(request) : undefined;
+    if (reply && !isThenable(reply) && reply.granted) return this.accept(admission, reply.count, 'admitted');
+    return this.inTurn(user, () => this.takeTurn(admission, reply));
+  }
+
+  /** Admissions of one user are served one at a time, in order. */
+  private async inTurn<T>(user: UserRecord, serve: () => Promise<T>): Promise<T> {
+    const before = this.lanes.get(user);
+    let done = () => {};
+    const mine = new Promise<void>((resolve) => {
+      done = resolve;
+    });
+    this.lanes.set(user, mine);
+    try {
+      if (before) await before;
+      return await serve();
+    } finally {
+      if (this.lanes.get(user) === mine) this.lanes.delete(user);
+      done();
+    }
+  }
+
+  private async takeTurn(
+    admission: PendingAdmission,
+    firstReply: SlotReply | Promise<SlotReply> | undefined,
+  ): Promise<Admitted | Refused> {
+    const { user, context, newcomer, startedAt, request } = admission;
+    const queueUntil = startedAt + this.options.admission.queueTimeoutMs;
+    let reply = firstReply;
+    let outcome: AdmissionOutcome = 'admitted';
+    for (let attempt = 1; ; attempt++) {
+      const joined = this.join(user, context, startedAt);
+      if (joined) return joined;
+      if (this.drain.isDraining)
+        return this.refuse(context, startedAt, 'draining', this.drain.drawRetryAfterMs());
+      if (this.isNodeFull && !(await this.makeRoomOnNode(admission))) {
+        return this.refuse(context, startedAt, 'try_later', drawAround(NODE_FULL_RETRY_MS));
+      }
+      const { granted, count, elsewhere } = flat(await (reply ?? this.ledger.reserve(request)));
+      reply = undefined;
+      if (granted) return this.accept(admission, count, outcome);
+      this.noteCount(user, request.limit, count);
+
+      outcome = 'admitted_after_cleanup';
+      const room = await this.makeRoom(admission, count - request.limit + 1);
+      if (newcomer.isGone()) return this.refuse(context, startedAt, 'over_limit', undefined);
+      if (room && attempt < MOST_ATTEMPTS) continue;
+      const transferred = await this.takeOver(admission, elsewhere);
+      if (transferred) return this.accept(admission, transferred.count, outcome);
+      const retryAfterMs = this.retryAfterMs(user, context);
+      if (!(await this.waitForSlot(user, newcomer, queueUntil, retryAfterMs))) {
+        const lockout = this.cleanup.couldHaveFreed(user);
+        this.evicted.notePromise(user, context.sessionKey, retryAfterMs);
+        return this.refuse(context, startedAt, 'over_limit', retryAfterMs, { lockout });
+      }
+      attempt = 0;
+    }
+  }
+
+  private join(user: UserRecord, context: CheckedUserContext, startedAt: number): Admitted | undefined {
+    const manager = user.session(context.sessionKey);
+    if (!manager) return undefined;
+    this.reportAdmitted(manager, 'joined', startedAt, false);
+    return { admitted: true, manager, outcome: 'joined' };
+  }
+
+  private accept(
+    { user, context, request, startedAt }: PendingAdmission,
+    count: number,
+    outcome: AdmissionOutcome,
+  ) {
+    const returned = this.evicted.isReturning(user, context.sessionKey);
+    const manager = this.registry.add(user, request.managerId, context);
+    this.noteCount(user, request.limit, count);
+    this.reportAdmitted(manager, outcome, startedAt, returned);
+    this.cleanup.startProactive(user);
+    return { admitted: true, manager, outcome } as const;
+  }
+
+  private noteCount(user: UserRecord, limit: number, count: number): void {
+    user.limit = limit;
+    user.countEverywhere = count > user.managers.size ? count : undefined;
+    this.registry.pressureChanged(user);
+  }
+
+  /** @returns whether anything was freed. */
+  private async makeRoom({ user, context, newcomer }: PendingAdmission, needed: number): Promise<boolean> {
+    const before = user.managers.size;
+    await this.cleanup.makeRoom(user, {
+      needed: Math.min(needed, before),
+      mayEvictLiving: this.evicted.mayEvictLiving(user, context.sessionKey),
+      isAbandoned: () => newcomer.isGone(),
+    });
+    return user.managers.size < before;
+  }
+
+  private get isNodeFull(): boolean {
+    const { managersPerNode } = this.options.limits;
+    return managersPerNode !== undefined && this.registry.managerCount >= managersPerNode;
+  }
+
+  /** Strangers are refused, and never evicted; who is here already may trade one of their own sessions. */
+  private async makeRoomOnNode(admission: PendingAdmission): Promise<boolean> {
+    if (admission.user.managers.size === 0) return false;
+    await this.makeRoom(admission, 1);
+    return !this.isNodeFull;
+  }
+
+  /** Takes the slot of a manager on another node, if the store says that there is one who can go. */
+  private async takeOver(
+    { user, request, context }: PendingAdmission,
+    elsewhere: readonly SlotHolder[],
+  ): Promise<{ count: number } | undefined> {
+    const mayEvictLiving = this.evicted.mayEvictLiving(user, context.sessionKey);
+    const victim = victimElsewhere(elsewhere, mayEvictLiving, this.options.cleanup.graceMs);
+    if (!victim) return undefined;
+    const reply = await this.ledger.reserve({ ...request, insteadOf: victim.managerId });
+    return reply.granted ? reply : undefined;
+  }
+
+  private retryAfterMs(user: UserRecord, context: CheckedUserContext): number {
+    const { forcedEvictionRefillMs } = this.options.cleanup;
+    const waitMs = this.cleanup.forcedEvictionWaitMs(user);
+    const isBarred = !this.evicted.mayEvictLiving(user, context.sessionKey);
+    return Math.max(1, Math.ceil(isBarred ? Math.max(waitMs, forcedEvictionRefillMs) : waitMs));
+  }
+
+  /** @returns whether it is worth another try: a slot came free, or an eviction is allowed again. */
+  private async waitForSlot(
+    user: UserRecord,
+    newcomer: Newcomer,
+    until: number,
+    retryAfterMs: number,
+  ): Promise<boolean> {
+    const waitMs = Math.min(until - this.clock.now(), retryAfterMs);
+    if (waitMs <= 0) return false;
+    await new Promise<void>((resolve) => {
+      const wake = () => {
+        stopListening();
+        this.clock.clearTimeout(timer);
+        resolve();
+      };
+      const stopListening = user.onFreed(wake);
+      const timer = this.clock.setTimeout(wake, waitMs);
+    });
+    return !newcomer.isGone();
+  }
+
+  private limitFor(context: CheckedUserContext): number {
+    const { managersPerUser } = this.options.limits;
+    if (typeof managersPerUser === 'number') return managersPerUser;
+    let limit: number;
+    try {
+      limit = managersPerUser(context);
+    } catch (error) {
+      throw new LimitFunctionError('the function threw', { cause: error });
+    }
+    if (limit === Number.POSITIVE_INFINITY || (Number.isSafeInteger(limit) && limit >= 1)) return limit;
+    throw new LimitFunctionError(`the function returned ${String(limit)}; allowed: a whole number from 1`);
+  }
+
+  private reportAdmitted(
+    manager: Manager,
+    outcome: AdmissionOutcome,
+    startedAt: number,
+    returned: boolean,
+  ): void {
+    const durationMs = this.clock.now() - startedAt;
+    const { pressure } = manager.user;
+    this.events.report({ type: 'admitted', ...manager.identity, outcome, durationMs, returned, pressure });
+  }
+
+  private refuse(
+    { userId }: CheckedUserContext,
+    startedAt: number,
+    reason: Refused['reason'],
+    retryAfterMs: number | undefined,
+    { error, lockout = false }: { error?: unknown; lockout?: boolean } = {},
+  ): Refused {
+    const durationMs = this.clock.now() - startedAt;
+    const detail = error instanceof Error ? error.message : undefined;
+    this.events.report({ type: 'rejected', reason, userId, durationMs, retryAfterMs, lockout, detail });
+    if (error !== undefined)
+      this.events.report({ type: 'hook_failed', hook: 'limits.managersPerUser', error });
+    return { admitted: false, reason, retryAfterMs, ...(error === undefined ? {} : { error }) };
+  }
+}
+
+interface PendingAdmission {
+  readonly user: UserRecord;
+  readonly context: CheckedUserContext;
+  readonly newcomer: Newcomer;
+  readonly startedAt: number;
+  readonly request: SlotRequest;
+}
+
+function flat(reply: SlotReply): { granted: boolean; count: number; elsewhere: readonly SlotHolder[] } {
+  return { elsewhere: [], ...reply };
+}
+
+/** The same order as at home: absent, then idle, then the least valuable out of its grace. */
+function victimElsewhere(
+  holders: readonly SlotHolder[],
+  mayEvictLiving: boolean,
+  graceMs: number,
+): SlotHolder | undefined {
+  const suspect = holders.find((holder) => holder.suspect);
+  if (suspect || !mayEvictLiving) return suspect;
+  const outOfGrace = holders.filter((holder) => holder.ageMs >= graceMs);
+  return outOfGrace.sort(
+    (a, b) =>
+      a.priority - b.priority ||
+      Number(b.idle) - Number(a.idle) ||
+      Number(a.busy) - Number(b.busy) ||
+      b.inactiveForMs - a.inactiveForMs,
+  )[0];
+}
+
+function drawAround(ms: number): number {
+  return Math.round(ms * (0.5 + Math.random()));
+}

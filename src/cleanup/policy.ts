@@ -1,0 +1,152 @@
+import { CLEANUP_LEVELS, type CleanupLevel } from '../events/vocabulary.js';
+import {
+  type Assessment,
+  type AssessmentRules,
+  assess,
+  type ManagerSnapshot,
+  windowOf,
+} from '../liveness/assessment.js';
+
+/** A manager that a cleanup looks at. */
+export interface Candidate extends Assessment {
+  readonly manager: ManagerSnapshot;
+}
+
+/** A manager that may go, and why. */
+export interface Choice {
+  readonly managerId: string;
+  /** Names the evidence. */
+  readonly signal: 'inactive' | 'missed_pongs' | 'idle' | 'least_valuable';
+  /** Somebody may be using it: it costs the user's budget of forced evictions. */
+  readonly living: boolean;
+}
+
+export interface Thresholds {
+  readonly proactiveThreshold: number;
+  readonly moderateThreshold: number;
+  readonly aggressiveThreshold: number;
+}
+
+/** The share of its resume window that a level leaves to a session without a connection. */
+const WINDOW_SHARE: Record<CleanupLevel, number> = {
+  conservative: 1,
+  moderate: 0.5,
+  aggressive: 0.25,
+  force: 0.25,
+};
+
+export function candidatesOf(
+  managers: readonly ManagerSnapshot[],
+  now: number,
+  rules: AssessmentRules,
+): Candidate[] {
+  return managers.map((manager) => ({ manager, ...assess(manager, now, rules) }));
+}
+
+/** The level that a pressure asks for in the background; undefined: none. Thresholds are reached at `>=`. */
+export function levelFor(pressure: number, thresholds: Thresholds): CleanupLevel | undefined {
+  if (pressure >= thresholds.aggressiveThreshold) return 'aggressive';
+  if (pressure >= thresholds.moderateThreshold) return 'moderate';
+  if (pressure >= thresholds.proactiveThreshold) return 'conservative';
+  return undefined;
+}
+
+export function reaches(level: CleanupLevel, other: CleanupLevel): boolean {
+  return CLEANUP_LEVELS.indexOf(level) >= CLEANUP_LEVELS.indexOf(other);
+}
+
+/** Sessions whose resume window is over by the measure of the level: all of them go, background or not. */
+export function overdue(
+  candidates: readonly Candidate[],
+  level: CleanupLevel,
+  now: number,
+  rules: AssessmentRules,
+): Choice[] {
+  return candidates
+    .filter(({ inactiveSince, manager }) => {
+      if (inactiveSince === undefined) return false;
+      return now >= inactiveSince + windowOf(manager, rules) * WINDOW_SHARE[level];
+    })
+    .sort(by(({ inactiveSince }) => inactiveSince ?? now))
+    .map(({ manager }) => ({ managerId: manager.id, signal: 'inactive', living: false }));
+}
+
+/**
+ * Who a level gives up for a newcomer at the limit, beyond what it takes anyway, in the order in which they go.
+ * Exactly as many are taken as are needed.
+ */
+export function expendable(
+  candidates: readonly Candidate[],
+  level: CleanupLevel,
+  now: number,
+  rules: AssessmentRules,
+): Choice[] {
+  switch (level) {
+    case 'conservative':
+      return [];
+    case 'moderate':
+      return [...inactiveInWindow(candidates), ...idle(candidates, now, 2 * rules.idleAfterMs)];
+    case 'aggressive':
+      return [...suspects(candidates), ...idle(candidates, now, rules.idleAfterMs)];
+    case 'force':
+      return leastValuable(candidates, now, rules);
+  }
+}
+
+/** When the first manager leaves its grace, if all of the living are in it; 0 if one is out of it. */
+export function graceLeftMs(candidates: readonly Candidate[], now: number, rules: AssessmentRules): number {
+  const ages = candidates.map(({ manager }) => now - manager.createdAt);
+  return Math.max(0, rules.graceMs - Math.max(0, ...ages));
+}
+
+function inactiveInWindow(candidates: readonly Candidate[]): Choice[] {
+  return candidates
+    .filter(({ status }) => status === 'inactive')
+    .sort(by(({ inactiveSince }) => inactiveSince ?? 0))
+    .map(({ manager }) => ({ managerId: manager.id, signal: 'inactive', living: false }));
+}
+
+function suspects(candidates: readonly Candidate[]): Choice[] {
+  return candidates
+    .filter(({ suspect }) => suspect)
+    .sort(by(({ silentForMs }) => -silentForMs))
+    .map(({ manager }) => ({ managerId: manager.id, signal: 'missed_pongs', living: false }));
+}
+
+function idle(candidates: readonly Candidate[], now: number, leastMs: number): Choice[] {
+  return candidates
+    .filter(({ status, manager }) => status === 'idle' && now - manager.lastActivityAt >= leastMs)
+    .sort(
+      by(
+        ({ manager }) => Number(manager.busy),
+        ({ manager }) => manager.lastActivityAt,
+      ),
+    )
+    .map(({ manager }) => ({ managerId: manager.id, signal: 'idle', living: true }));
+}
+
+function leastValuable(candidates: readonly Candidate[], now: number, rules: AssessmentRules): Choice[] {
+  return candidates
+    .filter(({ manager }) => now - manager.createdAt >= rules.graceMs)
+    .sort(
+      by(
+        ({ manager }) => manager.priority,
+        ({ status }) => (status === 'idle' ? 0 : 1),
+        ({ manager }) => Number(manager.busy),
+        ({ manager }) => manager.lastActivityAt,
+        ({ manager }) => manager.createdAt,
+      ),
+    )
+    .map(({ manager }) => ({ managerId: manager.id, signal: 'least_valuable', living: true }));
+}
+
+/** Orders by the first key that differs, smallest first. */
+function by(...keys: ((candidate: Candidate) => number)[]) {
+  return (a: Candidate, b: Candidate): number => {
+    for (const key of keys) {
+      const difference = key(a) - key(b);
+      if (difference !== 0) return difference;
+    }
+    return 0;
+  };
+}

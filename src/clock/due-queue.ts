@@ -1,0 +1,75 @@
+/** Something that can wait in a {@link DueQueue}. The queue owns the field; start it at {@link NOT_QUEUED}. */
+export interface Due {
+  dueTick: number;
+}
+
+export const NOT_QUEUED = -1;
+
+/**
+ * Who is due when, in O(1) for each entry and move, whatever the number waiting.
+ *
+ * A calendar of buckets `granularityMs` wide, made when the first item falls into them and dropped when
+ * they empty. An item waits in at most one bucket, and never comes up before its time.
+ */
+export class DueQueue<T extends Due> {
+  private readonly buckets = new Map<number, Set<T>>();
+  private nextTick: number;
+
+  constructor(
+    private readonly granularityMs: number,
+    now: number,
+  ) {
+    this.nextTick = Math.floor(now / granularityMs) + 1;
+  }
+
+  /** Items waiting. */
+  get size(): number {
+    let size = 0;
+    for (const bucket of this.buckets.values()) size += bucket.size;
+    return size;
+  }
+
+  /** Puts the item down for `at`, or moves it there. */
+  schedule(item: T, at: number): void {
+    const tick = Math.max(Math.ceil(at / this.granularityMs), this.nextTick);
+    if (item.dueTick === tick) return;
+    this.cancel(item);
+    item.dueTick = tick;
+    const bucket = this.buckets.get(tick);
+    if (bucket) bucket.add(item);
+    else this.buckets.set(tick, new Set([item]));
+  }
+
+  cancel(item: T): void {
+    if (item.dueTick === NOT_QUEUED) return;
+    const bucket = this.buckets.get(item.dueTick);
+    bucket?.delete(item);
+    if (bucket?.size === 0) this.buckets.delete(item.dueTick);
+    item.dueTick = NOT_QUEUED;
+  }
+
+  /** Hands over, in order, what is due at `now`. Items may be scheduled again from within `onDue`. */
+  advance(now: number, onDue: (item: T) => void): void {
+    const last = Math.floor(now / this.granularityMs);
+    const first = this.nextTick;
+    if (last < first) return;
+    // Before the first hand-over: what is put down again while we walk belongs to a later advance.
+    this.nextTick = last + 1;
+    for (const tick of this.waitingTicks(first, last)) {
+      const bucket = this.buckets.get(tick);
+      this.buckets.delete(tick);
+      for (const item of bucket ?? []) {
+        item.dueTick = NOT_QUEUED;
+        onDue(item);
+      }
+    }
+  }
+
+  /** After a long stall there may be far more ticks than buckets. */
+  private waitingTicks(first: number, last: number): number[] {
+    if (last - first >= this.buckets.size) {
+      return [...this.buckets.keys()].filter((tick) => tick <= last).sort((a, b) => a - b);
+    }
+    return Array.from({ length: last - first + 1 }, (_, i) => first + i);
+  }
+}

@@ -1,0 +1,214 @@
+import type { Evidence, ManagerStatus, ZombieSignal } from '../events/vocabulary.js';
+import type { Connection } from '../manager/connection.js';
+import type { Manager } from '../manager/manager.js';
+import type { ResolvedOptions } from '../options/websocket-manager-options.interface.js';
+
+/** How often a heartbeat interval looks at each connection; see {@link STALLED_LOOKS} and the heartbeat. */
+export const LOOKS_PER_INTERVAL = 4;
+/** Outgoing bytes that have not moved for two heartbeats. */
+export const STALLED_LOOKS = 2 * LOOKS_PER_INTERVAL;
+
+/** A connection at one instant. Times are monotonic milliseconds. */
+export interface ConnectionSnapshot {
+  readonly id: string;
+  readonly state: 'open' | 'closing' | 'closed';
+  readonly openedAt: number;
+  readonly lastHeardAt: number;
+  readonly confirmed: boolean;
+  readonly missedPongs: number;
+  readonly stalledLooks: number;
+  readonly suspectedAt: number | undefined;
+  readonly provenBy: string | undefined;
+  readonly bufferedBytes: number;
+}
+
+/** A manager at one instant: all that any decision about it may rest on. */
+export interface ManagerSnapshot {
+  readonly id: string;
+  readonly sessionKey: string | undefined;
+  readonly priority: number;
+  readonly busy: boolean;
+  readonly createdAt: number;
+  readonly lastActivityAt: number;
+  readonly leftAt: number | undefined;
+  readonly neverAttached: boolean;
+  readonly connections: readonly ConnectionSnapshot[];
+}
+
+/** The options that an assessment depends on. */
+export interface AssessmentRules {
+  readonly idleAfterMs: number;
+  readonly graceMs: number;
+  readonly resumeWindowMs: number;
+  readonly missedBeforeZombie: number;
+  readonly maxBufferedBytes: number;
+}
+
+/** What a snapshot means. */
+export interface Assessment {
+  readonly status: ManagerStatus;
+  /** From 0 (certainly nobody there) to 1 (certainly in use); see {@link scoreOf}. */
+  readonly score: number;
+  /** Every connection is a suspect or worse, and there is one. */
+  readonly suspect: boolean;
+  /** Since when it has no connection; undefined unless `inactive`. */
+  readonly inactiveSince: number | undefined;
+  readonly silentForMs: number;
+}
+
+export function rulesOf(options: ResolvedOptions): AssessmentRules {
+  return {
+    idleAfterMs: options.cleanup.idleAfterMs,
+    graceMs: options.cleanup.graceMs,
+    resumeWindowMs: options.session.resumeWindowMs,
+    missedBeforeZombie: options.heartbeat.missedBeforeZombie,
+    maxBufferedBytes: options.limits.maxBufferedBytes,
+  };
+}
+
+export function snapshotOf(manager: Manager): ManagerSnapshot {
+  return {
+    id: manager.id,
+    sessionKey: manager.sessionKey,
+    priority: manager.priority,
+    busy: manager.isBusy,
+    createdAt: manager.createdAt,
+    lastActivityAt: manager.lastActivityAt,
+    leftAt: manager.leftAt,
+    neverAttached: manager.neverAttached,
+    connections: manager.connections.map(snapshotOfConnection),
+  };
+}
+
+export function snapshotOfConnection(connection: Connection): ConnectionSnapshot {
+  const { liveness, transport } = connection;
+  return {
+    id: connection.id,
+    state: transport.state,
+    openedAt: connection.openedAt,
+    lastHeardAt: connection.lastHeardAt,
+    confirmed: connection.confirmed,
+    missedPongs: liveness.missedPongs,
+    stalledLooks: liveness.stalledLooks,
+    suspectedAt: liveness.suspectedAt,
+    provenBy: liveness.provenBy,
+    bufferedBytes: transport.bufferedAmount,
+  };
+}
+
+/**
+ * Which evidence proves that nobody is at the other end; undefined while somebody may be.
+ * Absence of application traffic is none.
+ */
+export function proofOf(connection: ConnectionSnapshot, rules: AssessmentRules): ZombieSignal | undefined {
+  if (connection.state !== 'open') return 'closed_socket';
+  if (connection.provenBy !== undefined) return connection.provenBy;
+  if (connection.missedPongs >= rules.missedBeforeZombie) {
+    return connection.confirmed ? 'missed_pongs' : 'never_completed';
+  }
+  if (connection.stalledLooks >= STALLED_LOOKS) return 'stalled_output';
+  return undefined;
+}
+
+/** Whether a proof rests on silence alone, and so could be our own fault. */
+export function restsOnSilence(signal: ZombieSignal): boolean {
+  return signal !== 'closed_socket';
+}
+
+export function assess(manager: ManagerSnapshot, now: number, rules: AssessmentRules): Assessment {
+  const inactiveSince = inactiveSinceOf(manager, rules);
+  const proofs = manager.connections.map((connection) => proofOf(connection, rules));
+  const isDead = proofs.length > 0 && proofs.every((proof) => proof !== undefined);
+  const suspect =
+    proofs.length > 0 &&
+    manager.connections.every(
+      (connection, i) => proofs[i] !== undefined || connection.suspectedAt !== undefined,
+    );
+  const status = statusOf(manager, now, rules, inactiveSince, isDead);
+  const lastHeardAt = Math.max(...manager.connections.map((connection) => connection.lastHeardAt));
+  const silentSince = manager.connections.length > 0 ? lastHeardAt : (inactiveSince ?? manager.createdAt);
+  return {
+    status,
+    score: scoreOf(manager, status, suspect, inactiveSince, now, rules),
+    suspect,
+    inactiveSince: status === 'inactive' ? inactiveSince : undefined,
+    silentForMs: Math.max(0, now - silentSince),
+  };
+}
+
+/** The resume window: without a session key nobody could find the manager again. */
+export function windowOf(manager: ManagerSnapshot, rules: AssessmentRules): number {
+  return manager.sessionKey === undefined ? 0 : rules.resumeWindowMs;
+}
+
+export function evidenceOf(
+  manager: ManagerSnapshot,
+  signal: string,
+  now: number,
+  rules: AssessmentRules,
+): Evidence {
+  return {
+    signal,
+    silentForMs: Math.round(assess(manager, now, rules).silentForMs),
+    inactiveForMs: Math.round(Math.max(0, now - manager.lastActivityAt)),
+    missedPongs: Math.max(0, ...manager.connections.map((connection) => connection.missedPongs)),
+  };
+}
+
+function inactiveSinceOf(manager: ManagerSnapshot, rules: AssessmentRules): number | undefined {
+  if (manager.connections.length > 0) return undefined;
+  if (manager.leftAt !== undefined) return manager.leftAt;
+  return manager.createdAt + rules.graceMs;
+}
+
+function statusOf(
+  manager: ManagerSnapshot,
+  now: number,
+  rules: AssessmentRules,
+  inactiveSince: number | undefined,
+  isDead: boolean,
+): ManagerStatus {
+  if (inactiveSince !== undefined) return now >= inactiveSince ? 'inactive' : 'unknown';
+  if (isDead) return 'zombie';
+  if (!manager.connections.some((connection) => connection.confirmed)) return 'unknown';
+  return now - manager.lastActivityAt >= rules.idleAfterMs ? 'idle' : 'healthy';
+}
+
+/**
+ * The score of a manager:
+ * zombie 0; unknown 0.5; inactive 0.25 times the share of the resume window that is left; otherwise
+ * `use x answers x room`, where
+ * `use` falls in a line from 1 (active now) to 0.6 at `idleAfterMs` and 0.4 at twice that, and stays there;
+ * `answers` is 1 - missed pongs / `missedBeforeZombie` of the best connection, halved for a suspect;
+ * `room` is 1 - half the filled share of `maxBufferedBytes` of that connection.
+ */
+function scoreOf(
+  manager: ManagerSnapshot,
+  status: ManagerStatus,
+  suspect: boolean,
+  inactiveSince: number | undefined,
+  now: number,
+  rules: AssessmentRules,
+): number {
+  if (status === 'zombie') return 0;
+  if (status === 'unknown') return 0.5;
+  if (status === 'inactive') {
+    const window = windowOf(manager, rules);
+    if (window === 0) return 0;
+    return 0.25 * share(1 - (now - (inactiveSince ?? now)) / window);
+  }
+  const idleShare = Math.max(0, now - manager.lastActivityAt) / rules.idleAfterMs;
+  const use = idleShare < 1 ? 1 - 0.4 * idleShare : Math.max(0.4, 0.6 - 0.2 * (idleShare - 1));
+  const best = Math.max(
+    ...manager.connections.map((connection) => {
+      const answers = share(1 - connection.missedPongs / rules.missedBeforeZombie);
+      const room = 1 - 0.5 * share(connection.bufferedBytes / rules.maxBufferedBytes);
+      return answers * room;
+    }),
+  );
+  return use * best * (suspect ? 0.5 : 1);
+}
+
+function share(value: number): number {
+  return Math.min(1, Math.max(0, value));
+}

@@ -1,0 +1,170 @@
+import { Inject, Injectable } from '@nestjs/common';
+import { Clock, type TimerHandle } from '../clock/clock.js';
+import { EventStream } from '../events/event-stream.js';
+import { NodeCounters } from '../events/node-counters.js';
+import type { Connection } from '../manager/connection.js';
+import { ManagerRegistry } from '../manager/manager-registry.js';
+import { RESOLVED_OPTIONS, type ResolvedOptions } from '../options/websocket-manager-options.interface.js';
+import { LOOKS_PER_INTERVAL } from './assessment.js';
+import { HeartbeatWheel } from './heartbeat-wheel.js';
+import { SelfPreservation } from './self-preservation.js';
+
+/** The first ping of a connection, to find the dead on arrival. */
+const FIRST_PING_MS = 2_000;
+/** ... or this share of a shorter interval. */
+const FIRST_PING_SHARE = 0.75;
+/** A tick later than this (or than two ticks) says that our own event loop stood still. */
+const LATE_MS = 100;
+/** Late ticks in a row after which the next one counts, or a node that is always late would never judge. */
+const MOST_VOIDS = 3;
+
+/**
+ * Asks every silent connection whether somebody is there, and counts what is not answered.
+ *
+ * A connection is looked at four times an interval. New bytes are life, and cost no ping. After four looks
+ * without any it is pinged; a ping has three looks to be answered before it counts as missed, and the next one
+ * follows at the fourth. So `missedBeforeZombie` are counted at most
+ * `(missedBeforeZombie + 1) x intervalMs - intervalMs / 4` after the last byte.
+ *
+ * Silence is counted in looks on ticks that ran on time, never in clock time: a tick that comes late is left
+ * out, so that what waits in the sockets is read before anybody is judged.
+ */
+@Injectable()
+export class Heartbeat {
+  private readonly wheel: HeartbeatWheel;
+  private readonly preservation: SelfPreservation;
+  private readonly tickListeners: ((now: number) => void)[] = [];
+  private timer: TimerHandle | undefined;
+  private nextTickAt = 0;
+  private voidsInARow = 0;
+  private tickedAt: number;
+  private visitor: HeartbeatVisitor | undefined;
+
+  constructor(
+    private readonly clock: Clock,
+    private readonly registry: ManagerRegistry,
+    private readonly events: EventStream,
+    private readonly counters: NodeCounters,
+    @Inject(RESOLVED_OPTIONS) private readonly options: ResolvedOptions,
+  ) {
+    const { intervalMs } = options.heartbeat;
+    this.wheel = new HeartbeatWheel(intervalMs);
+    this.preservation = new SelfPreservation(
+      intervalMs,
+      this.wheel.slotCount,
+      (active, silent, connections) =>
+        this.events.report({ type: 'self_preservation', active, silent, connections }),
+    );
+    this.tickedAt = clock.now();
+    registry.observe({
+      connectionAdded: (connection) => this.add(connection),
+      connectionRemoved: (connection) => this.wheel.remove(connection),
+    });
+  }
+
+  /** Most of the node fell silent at once: nobody is ended in the background for being silent. */
+  get isSelfPreserving(): boolean {
+    return this.preservation.isActive;
+  }
+
+  /** Milliseconds since the heartbeat last came round. */
+  get sinceLastTickMs(): number {
+    return this.clock.now() - this.tickedAt;
+  }
+
+  get tickMs(): number {
+    return this.wheel.tickMs;
+  }
+
+  /** Calls back on every tick, late or not, with the time. For whatever is due by the clock. */
+  onTick(listener: (now: number) => void): void {
+    this.tickListeners.push(listener);
+  }
+
+  start(visitor: HeartbeatVisitor): void {
+    this.visitor = visitor;
+    this.nextTickAt = this.clock.now() + this.wheel.tickMs;
+    this.timer = this.clock.setInterval(() => this.tick(), this.wheel.tickMs);
+  }
+
+  stop(): void {
+    this.clock.clearInterval(this.timer);
+    this.timer = undefined;
+  }
+
+  private add(connection: Connection): void {
+    const ticks =
+      Math.min(FIRST_PING_MS, FIRST_PING_SHARE * this.options.heartbeat.intervalMs) / this.wheel.tickMs;
+    const turnsBefore = Math.ceil(ticks / this.wheel.slotCount) - 1;
+    // So many looks are to pass that the one at the first ping's time is the one that pings.
+    connection.liveness.quietLooks = LOOKS_PER_INTERVAL - 2 - turnsBefore;
+    this.wheel.add(connection, Math.ceil(ticks) - turnsBefore * this.wheel.slotCount);
+  }
+
+  private tick(): void {
+    const now = this.clock.now();
+    this.tickedAt = now;
+    const { tickMs } = this.wheel;
+    const isLate = now - this.nextTickAt > Math.max(LATE_MS, 2 * tickMs);
+    if (isLate && this.voidsInARow < MOST_VOIDS) {
+      this.voidsInARow++;
+      this.counters.eventLoopVoids++;
+      this.nextTickAt = now + tickMs;
+    } else {
+      this.voidsInARow = 0;
+      this.turnWheel(now);
+      // A timer that fires a little late every time must not slow the beat: catch up by one slot, no more.
+      if (now >= this.nextTickAt) this.turnWheel(now);
+      if (isLate) this.nextTickAt = now + tickMs;
+    }
+    for (const listener of this.tickListeners) listener(now);
+  }
+
+  private turnWheel(now: number): void {
+    this.nextTickAt += this.wheel.tickMs;
+    this.wheel.advance((connection) => this.look(connection, now));
+    this.preservation.tick(now, this.registry.connectionCount);
+  }
+
+  private look(connection: Connection, now: number): void {
+    const { liveness, transport } = connection;
+    if (transport.paused) return;
+    if (transport.state !== 'open') {
+      this.visitor?.noteProof(connection);
+      return;
+    }
+    if (!connection.lookForBytes()) this.countSilence(connection);
+    if (connection.detached) return;
+    this.registry.noteBuffered(connection, transport.bufferedAmount);
+    connection.checkBacklog();
+    if ((this.wheel.turn + liveness.slot) % LOOKS_PER_INTERVAL === 0) this.visitor?.noteBeat(connection, now);
+  }
+
+  private countSilence(connection: Connection): void {
+    const { liveness, transport } = connection;
+    const drained = transport.bytesWritten - transport.bytesQueued;
+    if (transport.bytesQueued > 0 && drained === liveness.drainedSeen) liveness.stalledLooks++;
+    else liveness.stalledLooks = 0;
+    liveness.drainedSeen = drained;
+    // A ping that still waits in our own queue has asked nobody anything.
+    if (drained >= liveness.pingMark) this.countUnanswered(connection);
+    if (liveness.missedPongs > 0 || liveness.stalledLooks > 0) this.visitor?.noteProof(connection);
+  }
+
+  private countUnanswered(connection: Connection): void {
+    const { liveness } = connection;
+    const phase = ++liveness.quietLooks - (LOOKS_PER_INTERVAL - 1);
+    if (phase < 0) return;
+    if (phase % LOOKS_PER_INTERVAL === 0) connection.ping();
+    if (phase % LOOKS_PER_INTERVAL !== LOOKS_PER_INTERVAL - 1) return;
+    if (++liveness.missedPongs === 1) this.preservation.noteSilence();
+  }
+}
+
+/** Who draws the conclusions. */
+export interface HeartbeatVisitor {
+  /** The connection was silent, or is no longer open: is that proof? */
+  noteProof(connection: Connection): void;
+  /** Once every interval, for every connection. */
+  noteBeat(connection: Connection, now: number): void;
+}

@@ -1,0 +1,117 @@
+import { Inject, Injectable } from '@nestjs/common';
+import { Clock } from '../clock/clock.js';
+import { DueQueue } from '../clock/due-queue.js';
+import type { Evidence } from '../events/vocabulary.js';
+import type { Connection } from '../manager/connection.js';
+import type { Manager } from '../manager/manager.js';
+import { ManagerRegistry } from '../manager/manager-registry.js';
+import { RESOLVED_OPTIONS, type ResolvedOptions } from '../options/websocket-manager-options.interface.js';
+import { type AssessmentRules, assess, evidenceOf, rulesOf, snapshotOf, windowOf } from './assessment.js';
+import { Heartbeat } from './heartbeat.js';
+
+/** How late something due may be noticed, beside the heartbeat's tick. */
+const GRANULARITY_MS = 50;
+
+/** What comes with time alone. */
+export interface ExpiryListener {
+  /** Nobody came back within the resume window, or nobody ever came. */
+  windowOver(manager: Manager, evidence: Evidence): void;
+  /** Idle for `cleanup.idleTimeoutMs`. */
+  idleTooLong(manager: Manager, evidence: Evidence): void;
+  /** The connection's credentials ended. */
+  credentialsExpired(connection: Connection): void;
+}
+
+/**
+ * Keeps every manager's status true, and notices what is due, without ever walking all of them: a change is
+ * assessed when it happens, and what only time changes waits in a queue. Activity moves nothing in that queue;
+ * a manager that comes up too early is put down again.
+ */
+@Injectable()
+export class StatusKeeper {
+  private readonly rules: AssessmentRules;
+  private readonly managers: DueQueue<Manager>;
+  private readonly expiries: DueQueue<Connection>;
+  private listener: ExpiryListener | undefined;
+
+  constructor(
+    private readonly clock: Clock,
+    private readonly registry: ManagerRegistry,
+    heartbeat: Heartbeat,
+    @Inject(RESOLVED_OPTIONS) private readonly options: ResolvedOptions,
+  ) {
+    this.rules = rulesOf(options);
+    this.managers = new DueQueue(GRANULARITY_MS, clock.now());
+    this.expiries = new DueQueue(GRANULARITY_MS, clock.now());
+    registry.observe({
+      managerAdded: (manager) => this.assess(manager),
+      managerTouched: (manager) => this.assess(manager),
+      managerRemoved: (manager) => this.managers.cancel(manager),
+      connectionAdded: (connection) => {
+        if (connection.expiresAt !== undefined) this.expiries.schedule(connection, connection.expiresAt);
+      },
+      connectionRemoved: (connection) => this.expiries.cancel(connection),
+    });
+    heartbeat.onTick((now) => this.advance(now));
+  }
+
+  start(listener: ExpiryListener): void {
+    this.listener = listener;
+  }
+
+  /** Works off what is due. */
+  advance(now: number): void {
+    this.managers.advance(now, (manager) => this.comeUp(manager, now));
+    this.expiries.advance(now, (connection) => this.listener?.credentialsExpired(connection));
+    this.registry.forgetUnused(now);
+  }
+
+  /** Things waiting for their time. */
+  get waiting(): number {
+    return this.managers.size + this.expiries.size;
+  }
+
+  private comeUp(manager: Manager, now: number): void {
+    const snapshot = snapshotOf(manager);
+    const { status, inactiveSince } = assess(snapshot, now, this.rules);
+    const { idleTimeoutMs } = this.options.cleanup;
+    if (inactiveSince !== undefined && now >= inactiveSince + windowOf(snapshot, this.rules)) {
+      this.registry.setStatus(manager, status);
+      this.listener?.windowOver(manager, evidenceOf(snapshot, 'inactive', now, this.rules));
+    } else if (
+      idleTimeoutMs !== undefined &&
+      snapshot.connections.length > 0 &&
+      !snapshot.busy &&
+      now - snapshot.lastActivityAt >= idleTimeoutMs
+    ) {
+      this.listener?.idleTooLong(manager, evidenceOf(snapshot, 'idle', now, this.rules));
+    } else {
+      this.assess(manager);
+    }
+  }
+
+  private assess(manager: Manager): void {
+    if (!manager.isOpen) return;
+    const now = this.clock.now();
+    const snapshot = snapshotOf(manager);
+    const { status, inactiveSince } = assess(snapshot, now, this.rules);
+    this.registry.setStatus(manager, status);
+    const next = this.nextChange(manager, now, inactiveSince);
+    if (next === undefined) this.managers.cancel(manager);
+    else this.managers.schedule(manager, next);
+  }
+
+  /** When time alone will change something about the manager. */
+  private nextChange(manager: Manager, now: number, inactiveSince: number | undefined): number | undefined {
+    const { idleAfterMs, graceMs, idleTimeoutMs } = this.options.cleanup;
+    if (inactiveSince !== undefined) {
+      return inactiveSince + (manager.sessionKey === undefined ? 0 : this.rules.resumeWindowMs);
+    }
+    if (manager.connections.length === 0) return manager.createdAt + graceMs;
+    const dueTimes = [manager.lastActivityAt + idleAfterMs];
+    if (idleTimeoutMs !== undefined)
+      dueTimes.push(Math.max(now + GRANULARITY_MS, manager.lastActivityAt + idleTimeoutMs));
+    const ahead = dueTimes.filter((at) => at > now);
+    return ahead.length > 0 ? Math.min(...ahead) : undefined;
+  }
+}

@@ -1,0 +1,248 @@
+import { Inject, Injectable } from '@nestjs/common';
+import { Clock } from '../clock/clock.js';
+import { settleWithin } from '../clock/deadline.js';
+import { EventStream } from '../events/event-stream.js';
+import type { Evidence, ZombieSignal } from '../events/vocabulary.js';
+import type { Connection } from '../manager/connection.js';
+import { ManagerRegistry } from '../manager/manager-registry.js';
+import type { UserRecord } from '../manager/user-record.js';
+import { RESOLVED_OPTIONS, type ResolvedOptions } from '../options/websocket-manager-options.interface.js';
+import {
+  type AssessmentRules,
+  evidenceOf,
+  proofOf,
+  restsOnSilence,
+  rulesOf,
+  snapshotOf,
+  snapshotOfConnection,
+} from './assessment.js';
+import type { ConnectionDetector, DetectorOpinion, DetectorView } from './connection-detector.interface.js';
+import { Heartbeat, type HeartbeatVisitor } from './heartbeat.js';
+
+/** Told of every connection that is proven dead. */
+export type ProofListener = (connection: Connection, evidence: Evidence) => void;
+
+interface Probe {
+  /** Of the round under way; undefined between rounds. */
+  running: Promise<void> | undefined;
+  endedAt: number;
+}
+
+/** Finds out who is no longer there: draws the heartbeat's conclusions, and asks at once where that is needed. */
+@Injectable()
+export class ZombieDetectorService implements HeartbeatVisitor {
+  private readonly rules: AssessmentRules;
+  private readonly detectors: ConnectionDetector[] = [];
+  private readonly probes = new Map<UserRecord, Probe>();
+  /** Connections whose detectors have not answered yet: none is asked twice at once. */
+  private readonly consulted = new Set<Connection>();
+  private onProof: ProofListener | undefined;
+
+  constructor(
+    private readonly clock: Clock,
+    private readonly registry: ManagerRegistry,
+    private readonly heartbeat: Heartbeat,
+    private readonly events: EventStream,
+    @Inject(RESOLVED_OPTIONS) private readonly options: ResolvedOptions,
+  ) {
+    this.rules = rulesOf(options);
+    registry.observe({
+      userForgotten: (user) => this.probes.delete(user),
+      connectionRemoved: (connection) => this.consulted.delete(connection),
+    });
+  }
+
+  /** Starts the heartbeat; `onProof` is told of every connection that it finds dead. */
+  start(onProof: ProofListener): void {
+    this.onProof = onProof;
+    this.heartbeat.start(this);
+  }
+
+  stop(): void {
+    this.heartbeat.stop();
+  }
+
+  /** Adds a detector; those marked with `@WebSocketDetector()` are added at boot. */
+  register(detector: ConnectionDetector): void {
+    this.detectors.push(detector);
+  }
+
+  /** What proves the connection dead at this moment; undefined: nothing does. */
+  proofOf(connection: Connection): ZombieSignal | undefined {
+    if (connection.transport.state === 'open') connection.lookForBytes();
+    return proofOf(snapshotOfConnection(connection), this.rules);
+  }
+
+  /** Whether a proof may be acted on in the background: see {@link Heartbeat.isSelfPreserving}. */
+  isCredible(signal: ZombieSignal): boolean {
+    return !restsOnSilence(signal) || !this.heartbeat.isSelfPreserving;
+  }
+
+  /**
+   * Asks all of a user's connections at once, and waits until all have answered or `heartbeat.probeTimeoutMs` is
+   * over. Who has not sent a byte by then is a suspect. Callers during a round join it; who comes within the
+   * probe's time after a round uses its result.
+   */
+  async probe(user: UserRecord): Promise<void> {
+    const probe = this.probes.get(user) ?? { running: undefined, endedAt: Number.NEGATIVE_INFINITY };
+    this.probes.set(user, probe);
+    if (probe.running) return probe.running;
+    if (this.clock.now() - probe.endedAt < this.options.heartbeat.probeTimeoutMs) return;
+    probe.running = this.runProbe(user).finally(() => {
+      probe.running = undefined;
+      probe.endedAt = this.clock.now();
+    });
+    return probe.running;
+  }
+
+  /** Asks the user's suspects once more. Who misses again is proven dead; returns those. */
+  async confirmSuspects(user: UserRecord): Promise<Connection[]> {
+    const suspects = connectionsOf(user).filter(
+      (connection) => connection.liveness.suspectedAt !== undefined,
+    );
+    const silent = await this.ask(suspects);
+    for (const connection of silent) connection.liveness.provenBy ??= 'missed_pongs';
+    return silent;
+  }
+
+  noteProof(connection: Connection): void {
+    const signal = this.proofOf(connection);
+    if (signal !== undefined && this.isCredible(signal)) this.declareDead(connection, signal);
+  }
+
+  noteBeat(connection: Connection): void {
+    if (this.detectors.length === 0 && !connection.manager.ownAliveCheck) return;
+    if (this.consulted.has(connection)) return;
+    this.consulted.add(connection);
+    void this.consult(connection).then(() => {
+      this.consulted.delete(connection);
+      if (!connection.detached) this.noteProof(connection);
+    });
+  }
+
+  private declareDead(connection: Connection, signal: ZombieSignal): void {
+    const { manager } = connection;
+    this.registry.touched(manager);
+    const evidence = evidenceOf(snapshotOf(manager), signal, this.clock.now(), this.rules);
+    this.onProof?.(connection, evidence);
+  }
+
+  private async runProbe(user: UserRecord): Promise<void> {
+    const silent = await this.ask(connectionsOf(user));
+    const now = this.clock.now();
+    for (const connection of silent) {
+      if (connection.liveness.suspectedAt !== undefined) continue;
+      connection.liveness.suspectedAt = now;
+      this.events.report({
+        type: 'suspected',
+        ...connection.manager.identity,
+        connectionId: connection.id,
+        signal: 'missed_pongs',
+      });
+    }
+  }
+
+  /** Pings, consults the detectors, and returns who has neither sent a byte nor been vouched for by the deadline. */
+  private async ask(connections: readonly Connection[]): Promise<Connection[]> {
+    const asked = connections.filter(({ detached, transport }) => !detached && isAskable(transport));
+    const { probeTimeoutMs } = this.options.heartbeat;
+    const pending = new Set(asked);
+    const opinions = asked.map(async (connection) => {
+      if ((await this.consult(connection)) === 'alive') pending.delete(connection);
+    });
+    const startedAt = this.clock.now();
+    await this.waitForBytes(pending, probeTimeoutMs);
+    // Our own loop stood still for as long as they had to answer: they get that time once more.
+    if (pending.size > 0 && this.clock.now() - startedAt >= 2 * probeTimeoutMs) {
+      await this.waitForBytes(pending, probeTimeoutMs);
+    }
+    if (pending.size === 0) return [];
+    await Promise.all(opinions);
+    return [...pending].filter((connection) => !connection.detached && isAskable(connection.transport));
+  }
+
+  private waitForBytes(pending: Set<Connection>, ms: number): Promise<void> {
+    return new Promise((resolve) => {
+      const finish = () => {
+        for (const connection of pending) {
+          connection.liveness.onHeard = undefined;
+          if (connection.lookForBytes()) pending.delete(connection);
+        }
+        resolve();
+      };
+      // What waits in the sockets when the time is over still counts.
+      const timer = this.clock.setTimeout(() => this.clock.afterReads(finish), ms);
+      for (const connection of pending) {
+        connection.lookForBytes();
+        connection.liveness.onHeard = () => {
+          connection.liveness.onHeard = undefined;
+          pending.delete(connection);
+          if (pending.size > 0) return;
+          this.clock.clearTimeout(timer);
+          resolve();
+        };
+        connection.ping();
+      }
+      if (pending.size === 0) {
+        this.clock.clearTimeout(timer);
+        resolve();
+      }
+    });
+  }
+
+  /** Asks the application; 'dead' is noted as proof. */
+  private async consult(connection: Connection): Promise<DetectorOpinion> {
+    const { manager, liveness } = connection;
+    const { ownAliveCheck } = manager;
+    const view = this.viewOf(connection);
+    const questions: [string, () => DetectorOpinion | Promise<DetectorOpinion>][] = this.detectors.map(
+      (detector) => [detector.name, () => detector.examine(view)],
+    );
+    if (ownAliveCheck) {
+      questions.push(['is_alive', async () => ((await ownAliveCheck()) === false ? 'dead' : 'alive')]);
+    }
+    const opinions = await Promise.all(questions.map(([name, question]) => this.opinionOf(name, question)));
+    const dead = opinions.indexOf('dead');
+    if (dead >= 0) {
+      liveness.provenBy = questions[dead]?.[0];
+      return 'dead';
+    }
+    return opinions.includes('alive') ? 'alive' : undefined;
+  }
+
+  private async opinionOf(
+    name: string,
+    question: () => DetectorOpinion | Promise<DetectorOpinion>,
+  ): Promise<DetectorOpinion> {
+    const { probeTimeoutMs } = this.options.heartbeat;
+    const settled = await settleWithin(this.clock, probeTimeoutMs, question);
+    if (settled.status === 'done') return settled.value;
+    const error =
+      settled.status === 'late' ? new Error(`no answer within ${probeTimeoutMs} ms`) : settled.error;
+    this.events.report({ type: 'hook_failed', hook: `detector ${name}`, error });
+    return undefined;
+  }
+
+  private viewOf(connection: Connection): DetectorView {
+    const { manager, liveness, transport } = connection;
+    const now = this.clock.now();
+    return {
+      ...manager.identity,
+      connectionId: connection.id,
+      metadata: manager.metadata,
+      openForMs: now - connection.openedAt,
+      silentForMs: now - connection.lastHeardAt,
+      inactiveForMs: now - manager.lastActivityAt,
+      missedPongs: liveness.missedPongs,
+      bufferedBytes: transport.bufferedAmount,
+    };
+  }
+}
+
+function connectionsOf(user: UserRecord): Connection[] {
+  return [...user.managers].flatMap((manager) => manager.connections);
+}
+
+function isAskable({ state, paused }: Connection['transport']): boolean {
+  return state === 'open' && !paused;
+}

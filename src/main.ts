@@ -1,0 +1,3 @@
+import { bootstrap } from './reference-app/bootstrap.js';
+
+await bootstrap();

@@ -1,0 +1,229 @@
+import type { TimerHandle } from '../clock/clock.js';
+import { settleWithin } from '../clock/deadline.js';
+import { type Due, NOT_QUEUED } from '../clock/due-queue.js';
+import { CLOSE_REASONS, closingFrame, type DisconnectReason } from '../events/close-reason.js';
+import type { Ending, Manager } from './manager.js';
+import type { Transport } from './transport.interface.js';
+
+/** A backlog above the limit may last this long before its connection is a slow consumer. */
+const BACKLOG_PATIENCE_MS = 1_000;
+/** ... unless it is this many times the limit. */
+const BACKLOG_HARD_FACTOR = 4;
+
+/** Where a connection's liveness stands. The heartbeat writes it; {@link Connection.heard} clears it. */
+export class Liveness {
+  /** `bytesRead` when last looked at. */
+  bytesSeen: number;
+  /** An event told of new bytes since then. */
+  heardSinceLook = false;
+  /** Looks in a row, on time, that found no new byte. */
+  quietLooks = 0;
+  /** Pings in a row that had their time and were not answered. */
+  missedPongs = 0;
+  /** When the ping that is out was sent; 0: none is out. */
+  pingedAt = 0;
+  /** `bytesWritten` when the ping was sent: before the socket has taken that much, nothing was asked. */
+  pingMark = 0;
+  /** Bytes the kernel had taken when last looked at, and for how many looks in a row it took no more. */
+  drainedSeen = 0;
+  stalledLooks = 0;
+  /** Bytes waiting to be sent when last looked at. */
+  bufferedSeen = 0;
+  /** Set when a probe was missed; see `suspected`. */
+  suspectedAt: number | undefined;
+  /** A signal of proof that does not come from counting: a probe missed twice, or a detector's. */
+  provenBy: string | undefined;
+  /** Who waits for the next byte: the probe that is under way. */
+  onHeard: (() => void) | undefined;
+  /** Where the wheel keeps it. */
+  slot = -1;
+  position = -1;
+
+  constructor(bytesRead: number) {
+    this.bytesSeen = bytesRead;
+  }
+}
+
+/** One accepted WebSocket of a manager. */
+export class Connection implements Due {
+  dueTick = NOT_QUEUED;
+  readonly openedAt: number;
+  readonly liveness: Liveness;
+  /** When the last byte was seen; the handshake counts as one. */
+  lastHeardAt: number;
+  /** Something has come in since the handshake. */
+  confirmed = false;
+  /** It counts no longer: ended by us, or closed. */
+  detached = false;
+  /** What the wire said at the end. */
+  closed: { readonly code: number; readonly reason: string } | undefined;
+  private overBacklog = false;
+  private terminateTimer: TimerHandle | undefined;
+  private disconnectHooks: Promise<unknown>[] | undefined;
+  private gone: (() => void) | undefined;
+
+  constructor(
+    readonly manager: Manager,
+    readonly transport: Transport,
+    private readonly sequence: number,
+    /** When the credentials end, on the monotonic clock. */
+    readonly expiresAt: number | undefined,
+  ) {
+    this.openedAt = manager.registry.clock.now();
+    this.lastHeardAt = this.openedAt;
+    this.liveness = new Liveness(transport.bytesRead);
+  }
+
+  get id(): string {
+    return `${this.manager.id}:${this.sequence}`;
+  }
+
+  /** The session had a connection before this one. */
+  get joined(): boolean {
+    return this.sequence > 1;
+  }
+
+  /** Sends application data. Dropped when the connection is no longer open: returns whether it was sent. */
+  send(data: string): boolean {
+    if (this.detached || this.transport.state !== 'open') return false;
+    this.noteSent();
+    this.transport.send(data);
+    this.checkBacklog();
+    return true;
+  }
+
+  /** An application message came in. */
+  noteReceived(): void {
+    this.manager.registry.counters.messagesIn++;
+    this.heard();
+    this.manager.noteActivity();
+  }
+
+  /** An application message goes out. */
+  noteSent(): void {
+    this.manager.registry.counters.messagesOut++;
+    this.manager.noteActivity();
+  }
+
+  /** Something came in: the peer lives, whatever was suspected. */
+  heard(): void {
+    const { liveness, manager } = this;
+    const now = manager.registry.clock.now();
+    this.lastHeardAt = now;
+    liveness.heardSinceLook = true;
+    liveness.missedPongs = 0;
+    liveness.pingMark = 0;
+    const wasSuspect = liveness.suspectedAt;
+    liveness.suspectedAt = undefined;
+    liveness.provenBy = undefined;
+    liveness.onHeard?.();
+    if (wasSuspect !== undefined && !this.detached) {
+      manager.registry.events.report({
+        type: 'recovered',
+        ...manager.identity,
+        connectionId: this.id,
+        afterMs: now - wasSuspect,
+      });
+    }
+    if (!this.confirmed || manager.status === 'zombie') {
+      this.confirmed = true;
+      manager.registry.touched(manager);
+    }
+  }
+
+  /** The answer to a ping of ours, or an unsolicited pong. */
+  notePong(): void {
+    const { liveness, manager } = this;
+    if (liveness.pingedAt !== 0) {
+      manager.registry.counters.onPong?.(manager.registry.clock.now() - liveness.pingedAt);
+      liveness.pingedAt = 0;
+    }
+    this.heard();
+  }
+
+  ping(): void {
+    this.liveness.pingedAt = this.manager.registry.clock.now();
+    this.transport.ping();
+    this.liveness.pingMark = this.transport.bytesWritten;
+  }
+
+  /** A look at the byte counter: whether anything has come in since the last one. Half a frame is life too. */
+  lookForBytes(): boolean {
+    const { liveness, transport } = this;
+    if (transport.bytesRead === liveness.bytesSeen) return false;
+    if (!liveness.heardSinceLook) this.heard();
+    liveness.bytesSeen = transport.bytesRead;
+    liveness.heardSinceLook = false;
+    liveness.quietLooks = 0;
+    return true;
+  }
+
+  checkBacklog(): void {
+    const limit = this.manager.registry.options.limits.maxBufferedBytes;
+    const buffered = this.transport.bufferedAmount;
+    if (buffered <= limit) return;
+    if (buffered > limit * BACKLOG_HARD_FACTOR) {
+      this.end({ reason: 'slow_consumer' });
+    } else if (!this.overBacklog) {
+      this.overBacklog = true;
+      this.manager.registry.clock.setTimeout(() => {
+        this.overBacklog = false;
+        if (this.transport.bufferedAmount > limit) this.end({ reason: 'slow_consumer' });
+      }, BACKLOG_PATIENCE_MS);
+    }
+  }
+
+  /** Ends this connection: no longer counted from here on, then the goodbye, then the socket. Idempotent. */
+  end(ending: Ending & { readonly reason: DisconnectReason }): void {
+    if (this.detached) return;
+    if (this.manager.detach(this, ending)) return;
+    this.goodbye(ending);
+    if (ending.reason === 'no_pong') this.transport.terminate();
+  }
+
+  /** Says why, starts the closing handshake, and sees to it that the socket is gone in bounded time. */
+  goodbye({ reason, retryAfterMs }: { reason: DisconnectReason; retryAfterMs?: number | undefined }): void {
+    if (this.transport.state === 'open') {
+      const { code } = CLOSE_REASONS[reason];
+      this.transport.send(closingFrame(code, reason, retryAfterMs));
+      this.transport.close(code, reason);
+    }
+    if (this.closed || this.terminateTimer) return;
+    const { clock, options } = this.manager.registry;
+    const patienceMs = reason === 'draining' ? options.drain.timeoutMs : options.cleanup.hookTimeoutMs;
+    this.terminateTimer = clock.setTimeout(() => this.transport.terminate(), patienceMs);
+  }
+
+  /** The socket is closed. Called by the transport, once, before the application hears of it. */
+  noteClosed(code: number, reason: string): void {
+    this.closed = { code, reason };
+    this.manager.registry.clock.clearTimeout(this.terminateTimer);
+    this.terminateTimer = undefined;
+    if (!this.detached) this.manager.detach(this, { reason: 'left', code });
+  }
+
+  /** The application has been told that the socket is closed; its hooks may still be running. */
+  noteTold(): void {
+    this.gone?.();
+  }
+
+  /** A disconnect hook of the application that is running. Must not reject. */
+  trackDisconnectHook(hook: Promise<boolean>): void {
+    this.disconnectHooks ??= [];
+    this.disconnectHooks.push(hook);
+  }
+
+  /** Resolves when the socket is closed and the application's disconnect hooks are done: whether all went well. */
+  async whenGone(): Promise<boolean> {
+    if (!this.closed) {
+      await new Promise<void>((resolve) => {
+        this.gone = resolve;
+      });
+    }
+    const { clock, options } = this.manager.registry;
+    const hooks = this.disconnectHooks;
+    if (!hooks) return true;
+    const settled = await settleWithin(clock, options.cleanup.hookTimeoutMs, () => Promise.all(hooks));
+    return settled.status === 'done' && settled.value.every((ok) => ok === true);
+  }
+}

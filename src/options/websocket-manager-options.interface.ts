@@ -1,0 +1,157 @@
+import type { IncomingMessage } from 'node:http';
+import type { SlotStore } from './slot-store.interface.js';
+import type { CheckedUserContext, UserContext } from './user-context.js';
+
+/**
+ * Says who is connecting, from the upgrade request, before the handshake is accepted.
+ * `null` refuses with 401. May be asynchronous. A throw, a rejection or no answer within
+ * `admission.authenticateTimeoutMs` refuses with 500; a Nest 401 or 403 exception refuses with 401.
+ */
+export type Authenticate = (
+  request: IncomingMessage,
+) => UserContext | null | undefined | Promise<UserContext | null | undefined>;
+
+/** Which `Origin` headers may connect: everybody, a list, or a function. */
+export type AllowedOrigins =
+  | '*'
+  | 'same-host'
+  | readonly (string | RegExp)[]
+  | ((origin: string, request: IncomingMessage) => boolean);
+
+/** How many managers a user may have: a number, or a function of who is connecting (tiers). */
+export type ManagersPerUser = number | ((context: CheckedUserContext) => number);
+
+export interface LimitOptions {
+  /** Managers of one user. A whole number from 1, or a function that returns one. Default: 20. */
+  managersPerUser?: ManagersPerUser;
+  /** Connections of one manager; beyond it the oldest is closed with 4509. Default: 5. */
+  connectionsPerManager?: number;
+  /** Managers on this node; when full, users who have none here are refused with 503. Default: no limit. */
+  managersPerNode?: number | undefined;
+  /** Largest message accepted, in bytes; larger ones close with 1009. Default: 1 MiB. */
+  maxPayloadBytes?: number;
+  /**
+   * Bytes waiting to be sent to one connection. More than this for a second, or four times this at once,
+   * makes it a slow consumer, closed with 4108. Default: 1 MiB.
+   */
+  maxBufferedBytes?: number;
+}
+
+export interface CleanupOptions {
+  /** Pressure (managers / limit) from which the conservative level runs. Default: 0.60. */
+  proactiveThreshold?: number;
+  /** Pressure from which the moderate level runs. Default: 0.65. */
+  moderateThreshold?: number;
+  /** Pressure from which the aggressive level runs. Default: 0.70. */
+  aggressiveThreshold?: number;
+  /** Milliseconds between scheduled sweeps. Default: 30,000. */
+  intervalMs?: number;
+  /** Milliseconds without application traffic, either way, that make a manager idle. Default: 300,000. */
+  idleAfterMs?: number;
+  /**
+   * Milliseconds in which a new manager is no victim of the force level, and after which one that was created
+   * in code and has no connection is inactive. Default: 5,000.
+   */
+  graceMs?: number;
+  /** Milliseconds that an application hook may take before cleanup goes on without it. Default: 2,000. */
+  hookTimeoutMs?: number;
+  /** Milliseconds after which an idle manager is closed (4202) whatever the pressure. Default: off. */
+  idleTimeoutMs?: number | undefined;
+  /** Evictions of living managers of one user that may happen at once. Default: 5. */
+  forcedEvictionBurst?: number;
+  /** Milliseconds until one more of them may happen. Default: 10,000. */
+  forcedEvictionRefillMs?: number;
+}
+
+export interface SessionOptions {
+  /** Milliseconds that a manager with a session key outlives its last connection. Default: 30,000. */
+  resumeWindowMs?: number;
+}
+
+export interface HeartbeatOptions {
+  /** Milliseconds between the pings that a silent connection gets. Default: 15,000. */
+  intervalMs?: number;
+  /** Unanswered pings in a row that prove a connection dead. Default: 2. */
+  missedBeforeZombie?: number;
+  /** Milliseconds that an on-demand probe waits for all of a user's connections together. Default: 1,000. */
+  probeTimeoutMs?: number;
+}
+
+export interface CircuitBreakerOptions {
+  /** Failed cleanups of one user in a row that open the user's breaker. Default: 5. */
+  failureThreshold?: number;
+  /** Milliseconds it is open before it is half-open. Default: 30,000. */
+  resetTimeoutMs?: number;
+  /** Successes while half-open that close it. Default: 3. */
+  successThreshold?: number;
+}
+
+export interface AdmissionOptions {
+  /**
+   * How a refusal is told: `http`, `close` (accept, then a close code), or `auto`: `close` for requests with an
+   * `Origin` (browsers, which cannot see an HTTP status), `http` for all others. Default: `auto`.
+   */
+  rejectWith?: 'auto' | 'http' | 'close';
+  /** Milliseconds that a newcomer may wait for a slot instead of being refused. Default: 0. */
+  queueTimeoutMs?: number;
+  /** Which `Origin` headers may connect, for requests that carry one. Default: `same-host`. */
+  allowedOrigins?: AllowedOrigins;
+  /** Milliseconds that `authenticate` may take. Default: 5,000. */
+  authenticateTimeoutMs?: number;
+}
+
+export interface DrainOptions {
+  /** Milliseconds after which a shutdown terminates what is left. Default: 10,000. */
+  timeoutMs?: number;
+  /** Milliseconds over which a shutdown spreads its closes. Default: 3,000. */
+  spreadMs?: number;
+}
+
+export interface CanaryOptions {
+  /** Milliseconds between runs of the canary; 0 switches it off. Default: 60,000. */
+  intervalMs?: number;
+}
+
+/** What `WebSocketManagerModule.forRoot` and the factories of `forRootAsync` take. Durations are milliseconds. */
+export interface WebSocketManagerOptions {
+  authenticate: Authenticate;
+  limits?: LimitOptions;
+  cleanup?: CleanupOptions;
+  session?: SessionOptions;
+  heartbeat?: HeartbeatOptions;
+  circuitBreaker?: CircuitBreakerOptions;
+  admission?: AdmissionOptions;
+  canary?: CanaryOptions;
+  drain?: DrainOptions;
+  /** Where slots are counted. Default: in this process. */
+  store?: SlotStore | undefined;
+  /** Milliseconds that the store may take over one decision before this node decides alone. Default: 100. */
+  storeTimeoutMs?: number;
+}
+
+/** What a class given to `forRootAsync` as `useClass` or `useExisting` has to offer. */
+export interface WebSocketManagerOptionsFactory {
+  createWebSocketManagerOptions(): WebSocketManagerOptions | Promise<WebSocketManagerOptions>;
+}
+
+/** Every option with its value: defaults filled in, checked. */
+export interface ResolvedOptions {
+  readonly authenticate: Authenticate;
+  readonly limits: Readonly<Required<Omit<LimitOptions, 'managersPerNode'>>> & {
+    readonly managersPerNode: number | undefined;
+  };
+  readonly cleanup: Readonly<Required<Omit<CleanupOptions, 'idleTimeoutMs'>>> & {
+    readonly idleTimeoutMs: number | undefined;
+  };
+  readonly session: Readonly<Required<SessionOptions>>;
+  readonly heartbeat: Readonly<Required<HeartbeatOptions>>;
+  readonly circuitBreaker: Readonly<Required<CircuitBreakerOptions>>;
+  readonly admission: Readonly<Required<AdmissionOptions>>;
+  readonly canary: Readonly<Required<CanaryOptions>>;
+  readonly drain: Readonly<Required<DrainOptions>>;
+  readonly store: SlotStore | undefined;
+  readonly storeTimeoutMs: number;
+}
+
+/** Token of the {@link ResolvedOptions}. */
+export const RESOLVED_OPTIONS = Symbol.for('nestjs-websocket-manager:resolved-options');

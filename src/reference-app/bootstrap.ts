@@ -1,0 +1,23 @@
+import 'reflect-metadata';
+import { Logger } from '@nestjs/common';
+import { ConfigService } from '@nestjs/config';
+import { NestFactory } from '@nestjs/core';
+
+/** Starts the reference application. What keeps it from starting is said in one line. */
+export async function bootstrap(): Promise<void> {
+  try {
+    // The environment is checked while the module is being loaded.
+    const { AppModule } = await import('./app.module.js');
+    const app = await NestFactory.create(AppModule, {
+      abortOnError: false,
+      logger: ['log', 'warn', 'error'],
+    });
+    app.enableShutdownHooks();
+    const config = app.get(ConfigService);
+    await app.listen(config.getOrThrow<number>('PORT'), config.getOrThrow<string>('HOST'));
+    new Logger('Server').log(`Listening on ${await app.getUrl()}`);
+  } catch (error) {
+    process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`);
+    process.exit(1);
+  }
+}

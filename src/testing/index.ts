@@ -1,0 +1,3 @@
+export { FakeClock, type FakeClockOptions } from './fake-clock.js';
+export { type FakePeer, FakeSocket } from './fake-socket.js';
+export { type ClosableWebSocket, type WebSocketClosed, waitForClose } from './wait-for-close.js';

@@ -1,0 +1,218 @@
+import {
+  type BeforeApplicationShutdown,
+  ConfigurableModuleBuilder,
+  type DynamicModule,
+  Module,
+  type OnApplicationBootstrap,
+  type OnApplicationShutdown,
+  type OnModuleDestroy,
+  type OnModuleInit,
+} from '@nestjs/common';
+import { ApplicationConfig, DiscoveryModule, DiscoveryService } from '@nestjs/core';
+import { Canary } from './admission/canary.js';
+import { Door } from './admission/door.js';
+import { DrainService } from './admission/drain.service.js';
+import { DrainSignals } from './admission/drain-signals.js';
+import { DrainState } from './admission/drain-state.js';
+import { EvictedSessions } from './admission/evicted-sessions.js';
+import { GatewayHooks } from './admission/gateway-hooks.js';
+import { Refusals } from './admission/refusal.js';
+import { WebSocketManagerAdapter } from './admission/websocket-manager.adapter.js';
+import { WebSocketManagerFactory } from './admission/websocket-manager.factory.js';
+import { WebSocketManagerService } from './admission/websocket-manager.service.js';
+import { CircuitBreakerService } from './cleanup/circuit-breaker.service.js';
+import { CleanupService } from './cleanup/cleanup.service.js';
+import { CleanupScheduler } from './cleanup/cleanup-scheduler.js';
+import { Clock, SystemClock } from './clock/clock.js';
+import { EventStream } from './events/event-stream.js';
+import { NodeCounters } from './events/node-counters.js';
+import {
+  CONNECTION_DETECTOR_METADATA,
+  type ConnectionDetector,
+} from './liveness/connection-detector.interface.js';
+import { Heartbeat } from './liveness/heartbeat.js';
+import { StatusKeeper } from './liveness/status-keeper.js';
+import { ZombieDetectorService } from './liveness/zombie-detector.service.js';
+import { ManagerRegistry } from './manager/manager-registry.js';
+import { AuditService } from './observability/audit.service.js';
+import { EventLog } from './observability/event-log.js';
+import { type AdminOptions, guardedAdmin } from './observability/guarded-admin.js';
+import { METRICS_OPTIONS, type MetricsOptions, MetricsService } from './observability/metrics.service.js';
+import { WebSocketHealthService } from './observability/websocket-health.service.js';
+import { resolveOptions } from './options/resolve-options.js';
+import {
+  RESOLVED_OPTIONS,
+  type WebSocketManagerOptions,
+  type WebSocketManagerOptionsFactory,
+} from './options/websocket-manager-options.interface.js';
+import { SlotLedger } from './store/slot-ledger.js';
+
+/**
+ * What decides how the module is put together; given at the call of `forRoot` or `forRootAsync` itself, since it
+ * has to be known before any factory has run.
+ */
+export interface WebSocketManagerModuleExtras {
+  /** Whether other modules can inject what this one exports without importing it. Default: true. */
+  isGlobal?: boolean;
+  /** Mounts `GET /health`, `/health/live` and `/health/ready`; needs @nestjs/terminus. Default: false. */
+  health?: boolean;
+  /** Metrics: `false` for none, or which prom-client registry to use. Default: prom-client's own, if installed. */
+  metrics?: MetricsOptions | false;
+  /** Mounts the operator's API under `/websocket-managers`, behind these guards. Default: off. */
+  admin?: AdminOptions | undefined;
+}
+
+const DEFAULT_EXTRAS: WebSocketManagerModuleExtras = {
+  isGlobal: true,
+  health: false,
+  metrics: {},
+  admin: undefined,
+};
+
+const { ConfigurableModuleClass, MODULE_OPTIONS_TOKEN } =
+  new ConfigurableModuleBuilder<WebSocketManagerOptions>({
+    optionsInjectionToken: Symbol.for('nestjs-websocket-manager:options'),
+  })
+    .setClassMethodName('forRoot')
+    .setFactoryMethodName(
+      'createWebSocketManagerOptions' satisfies keyof WebSocketManagerOptionsFactory as 'createWebSocketManagerOptions',
+    )
+    .setExtras<WebSocketManagerModuleExtras>(DEFAULT_EXTRAS, assemble)
+    .build();
+
+function assemble(definition: DynamicModule, extras: WebSocketManagerModuleExtras): DynamicModule {
+  const admin = extras.admin && guardedAdmin(extras.admin);
+  const health = extras.health ? [loadHealthModule()] : [];
+  return {
+    ...definition,
+    global: extras.isGlobal ?? true,
+    imports: [...(definition.imports ?? []), ...(admin?.imports ?? []), ...health],
+    controllers: admin?.controllers ?? [],
+    providers: [
+      ...(definition.providers ?? []),
+      ...(admin?.providers ?? []),
+      { provide: METRICS_OPTIONS, useValue: extras.metrics ?? {} },
+    ],
+  };
+}
+
+/** Terminus is loaded only where the health routes are asked for. */
+async function loadHealthModule(): Promise<DynamicModule> {
+  const { WebSocketHealthModule } = await import('./observability/health.module.js');
+  return { module: WebSocketHealthModule };
+}
+
+/** What an application, and the modules that this one imports for it, can inject. */
+const EXPORTED = [
+  WebSocketManagerService,
+  WebSocketManagerFactory,
+  ZombieDetectorService,
+  CircuitBreakerService,
+  CleanupService,
+  WebSocketHealthService,
+  AuditService,
+  ManagerRegistry,
+  Clock,
+  RESOLVED_OPTIONS,
+];
+
+/** One import: see the README. */
+@Module({
+  imports: [DiscoveryModule],
+  providers: [
+    { provide: Clock, useClass: SystemClock },
+    { provide: RESOLVED_OPTIONS, useFactory: resolveOptions, inject: [MODULE_OPTIONS_TOKEN] },
+    EventStream,
+    NodeCounters,
+    ManagerRegistry,
+    SlotLedger,
+    Heartbeat,
+    ZombieDetectorService,
+    StatusKeeper,
+    CircuitBreakerService,
+    CleanupService,
+    CleanupScheduler,
+    DrainState,
+    EvictedSessions,
+    WebSocketManagerFactory,
+    Refusals,
+    Door,
+    GatewayHooks,
+    WebSocketManagerAdapter,
+    DrainService,
+    DrainSignals,
+    Canary,
+    WebSocketManagerService,
+    EventLog,
+    AuditService,
+    MetricsService,
+    WebSocketHealthService,
+  ],
+  exports: EXPORTED,
+})
+export class WebSocketManagerModule
+  extends ConfigurableModuleClass
+  implements
+    OnModuleInit,
+    OnApplicationBootstrap,
+    OnModuleDestroy,
+    BeforeApplicationShutdown,
+    OnApplicationShutdown
+{
+  constructor(
+    config: ApplicationConfig,
+    adapter: WebSocketManagerAdapter,
+    private readonly discovery: DiscoveryService,
+    private readonly detector: ZombieDetectorService,
+    private readonly cleanup: CleanupService,
+    private readonly scheduler: CleanupScheduler,
+    private readonly ledger: SlotLedger,
+    private readonly canary: Canary,
+    private readonly metrics: MetricsService,
+    private readonly drain: DrainService,
+    private readonly signals: DrainSignals,
+    private readonly events: EventStream,
+  ) {
+    super();
+    // Before any gateway is connected, and before main.ts can call useWebSocketAdapter.
+    adapter.install(config);
+  }
+
+  async onModuleInit(): Promise<void> {
+    for (const detector of this.detectors()) this.detector.register(detector);
+    this.cleanup.start();
+    await this.ledger.start();
+    await this.metrics.start();
+  }
+
+  async onApplicationBootstrap(): Promise<void> {
+    await this.scheduler.start();
+    this.canary.start();
+    this.signals.register(() => this.drain.drain());
+  }
+
+  onModuleDestroy(): void {
+    this.drain.begin();
+  }
+
+  /** Before the platform terminates the sockets. */
+  async beforeApplicationShutdown(): Promise<void> {
+    this.signals.unregister();
+    await this.drain.drain();
+  }
+
+  onApplicationShutdown(): void {
+    this.scheduler.stop();
+    this.canary.stop();
+    this.detector.stop();
+    this.metrics.stop();
+    this.events.complete();
+  }
+
+  private *detectors(): Generator<ConnectionDetector> {
+    for (const { instance, metatype } of this.discovery.getProviders()) {
+      if (!instance || typeof metatype !== 'function') continue;
+      if (Reflect.getMetadata(CONNECTION_DETECTOR_METADATA, metatype)) yield instance as ConnectionDetector;
+    }
+  }
+}
