@@ -199,6 +199,8 @@ export class WebSocketManagerModule
   async beforeApplicationShutdown(): Promise<void> {
     this.signals.unregister();
     await this.drain.drain();
+    // Now, since whoever streams the events over HTTP would keep the server from closing.
+    this.events.complete();
   }
 
   onApplicationShutdown(): void {
@@ -206,7 +208,6 @@ export class WebSocketManagerModule
     this.canary.stop();
     this.detector.stop();
     this.metrics.stop();
-    this.events.complete();
   }
 
   private *detectors(): Generator<ConnectionDetector> {

@@ -118,7 +118,10 @@ export class WebSocketManagerFactory {
     const isFree = !this.lanes.has(user) && !this.isNodeFull;
     const reply = isFree ? this.ledger.reserve(request) : undefined;
     if (reply && !isThenable(reply) && reply.granted) return this.accept(admission, reply.count, 'admitted');
-    return this.inTurn(user, () => this.takeTurn(admission, reply));
+    // Who waits for a turn at the limit must not wait for a probe after that.
+    const probe =
+      this.lanes.has(user) && user.managers.size >= limit ? this.cleanup.startProbe(user) : undefined;
+    return this.inTurn(user, () => this.takeTurn({ ...admission, probe }, reply));
   }
 
   /** Admissions of one user are served one at a time, in order. */
@@ -145,6 +148,7 @@ export class WebSocketManagerFactory {
     const { user, context, newcomer, startedAt, request } = admission;
     const queueUntil = startedAt + this.options.admission.queueTimeoutMs;
     let reply = firstReply;
+    let { probe } = admission;
     let outcome: AdmissionOutcome = 'admitted';
     for (let attempt = 1; ; attempt++) {
       const joined = this.join(user, context, startedAt);
@@ -160,7 +164,8 @@ export class WebSocketManagerFactory {
       this.noteCount(user, request.limit, count);
 
       outcome = 'admitted_after_cleanup';
-      const room = await this.makeRoom(admission, count - request.limit + 1);
+      const room = await this.makeRoom(admission, count - request.limit + 1, probe);
+      probe = undefined;
       if (newcomer.isGone()) return this.refuse(context, startedAt, 'over_limit', undefined);
       if (room && attempt < MOST_ATTEMPTS) continue;
       const transferred = await this.takeOver(admission, elsewhere);
@@ -202,12 +207,17 @@ export class WebSocketManagerFactory {
   }
 
   /** @returns whether anything was freed. */
-  private async makeRoom({ user, context, newcomer }: PendingAdmission, needed: number): Promise<boolean> {
+  private async makeRoom(
+    { user, context, newcomer }: PendingAdmission,
+    needed: number,
+    probe?: Promise<void>,
+  ): Promise<boolean> {
     const before = user.managers.size;
     await this.cleanup.makeRoom(user, {
       needed: Math.min(needed, before),
       mayEvictLiving: this.evicted.mayEvictLiving(user, context.sessionKey),
       isAbandoned: () => newcomer.isGone(),
+      probe,
     });
     return user.managers.size < before;
   }
@@ -310,6 +320,8 @@ interface PendingAdmission {
   readonly newcomer: Newcomer;
   readonly startedAt: number;
   readonly request: SlotRequest;
+  /** Begun on arrival, where there was a queue. */
+  readonly probe?: Promise<void> | undefined;
 }
 
 function flat(reply: SlotReply): { granted: boolean; count: number; elsewhere: readonly SlotHolder[] } {

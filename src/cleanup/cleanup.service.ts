@@ -49,6 +49,8 @@ export interface RoomRequest {
   readonly mayEvictLiving: boolean;
   /** The newcomer has gone: nobody needs to leave any more. */
   readonly isAbandoned: () => boolean;
+  /** A probe that was begun for this newcomer already. */
+  readonly probe?: Promise<void> | undefined;
 }
 
 /** Users that one sweep cleans up at the same time. */
@@ -139,15 +141,16 @@ export class CleanupService {
       this.takeDead(run, false);
       this.takeOverdue(run);
       if (isOver()) break;
-      if (level === 'aggressive' && !run.isCheap && !this.hasSuspects(user))
-        await this.probeUntil(user, isOver);
+      if (level === 'aggressive' && !run.isCheap && !this.hasSuspects(user)) {
+        await this.probeUntil(user, request.probe, isOver);
+      }
       this.takeDead(run, false);
       this.takeExpendable(run, isOver, request);
       if (isOver()) break;
     }
     // An open breaker saves the probe, but nobody is refused for want of one.
     if (run.isCheap && !isOver()) {
-      await this.probeUntil(user, isOver);
+      await this.probeUntil(user, request.probe, isOver);
       run.level = 'aggressive';
       this.takeDead(run, false);
       this.takeExpendable(run, isOver, request);
@@ -156,6 +159,11 @@ export class CleanupService {
     const report = run.report(somethingHadToGo ? 'nothing_freed' : undefined);
     void this.conclude(run, report);
     return report;
+  }
+
+  /** Begins the probe that a newcomer at the limit may need, while it still waits for its turn. */
+  startProbe(user: UserRecord): Promise<void> | undefined {
+    return this.breaker.isOpen(user) ? undefined : this.detector.probe(user);
   }
 
   /** Milliseconds until a living session of the user may be asked to leave. */
@@ -358,14 +366,18 @@ export class CleanupService {
   }
 
   /** A slot that comes free by itself meanwhile is as good as one that the probe frees. */
-  private async probeUntil(user: UserRecord, isOver: () => boolean): Promise<void> {
+  private async probeUntil(
+    user: UserRecord,
+    begun: Promise<void> | undefined,
+    isOver: () => boolean,
+  ): Promise<void> {
     let stopListening = () => {};
     const freed = new Promise<void>((resolve) => {
       stopListening = user.onFreed(() => {
         if (isOver()) resolve();
       });
     });
-    await Promise.race([this.detector.probe(user), freed]);
+    await Promise.race([begun ?? this.detector.probe(user), freed]);
     stopListening();
   }
 

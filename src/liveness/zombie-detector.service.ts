@@ -22,10 +22,12 @@ import { Heartbeat, type HeartbeatVisitor } from './heartbeat.js';
 /** Told of every connection that is proven dead. */
 export type ProofListener = (connection: Connection, evidence: Evidence) => void;
 
-interface Probe {
-  /** Of the round under way; undefined between rounds. */
-  running: Promise<void> | undefined;
-  endedAt: number;
+/** Rounds of one user start at most so often; who comes in between waits for the next start, and shares it. */
+const ROUND_SPACING_MS = 40;
+
+interface Round {
+  readonly startsAt: number;
+  readonly done: Promise<void>;
 }
 
 /** Finds out who is no longer there: draws the heartbeat's conclusions, and asks at once where that is needed. */
@@ -33,7 +35,8 @@ interface Probe {
 export class ZombieDetectorService implements HeartbeatVisitor {
   private readonly rules: AssessmentRules;
   private readonly detectors: ConnectionDetector[] = [];
-  private readonly probes = new Map<UserRecord, Probe>();
+  /** The latest round of each user, under way or over. */
+  private readonly rounds = new Map<UserRecord, Round>();
   /** Connections whose detectors have not answered yet: none is asked twice at once. */
   private readonly consulted = new Set<Connection>();
   private onProof: ProofListener | undefined;
@@ -47,7 +50,7 @@ export class ZombieDetectorService implements HeartbeatVisitor {
   ) {
     this.rules = rulesOf(options);
     registry.observe({
-      userForgotten: (user) => this.probes.delete(user),
+      userForgotten: (user) => this.rounds.delete(user),
       connectionRemoved: (connection) => this.consulted.delete(connection),
     });
   }
@@ -80,19 +83,19 @@ export class ZombieDetectorService implements HeartbeatVisitor {
 
   /**
    * Asks all of a user's connections at once, and waits until all have answered or `heartbeat.probeTimeoutMs` is
-   * over. Who has not sent a byte by then is a suspect. Callers during a round join it; who comes within the
-   * probe's time after a round uses its result.
+   * over. Who has not sent a byte by then is a suspect.
+   *
+   * A round that started before the call would prove nothing: who answered it may have frozen since. So a call
+   * starts a round of its own, or shares the next one, at most {@link ROUND_SPACING_MS} later.
    */
-  async probe(user: UserRecord): Promise<void> {
-    const probe = this.probes.get(user) ?? { running: undefined, endedAt: Number.NEGATIVE_INFINITY };
-    this.probes.set(user, probe);
-    if (probe.running) return probe.running;
-    if (this.clock.now() - probe.endedAt < this.options.heartbeat.probeTimeoutMs) return;
-    probe.running = this.runProbe(user).finally(() => {
-      probe.running = undefined;
-      probe.endedAt = this.clock.now();
-    });
-    return probe.running;
+  probe(user: UserRecord): Promise<void> {
+    const now = this.clock.now();
+    const latest = this.rounds.get(user);
+    if (latest && latest.startsAt >= now) return latest.done;
+    const startsAt = Math.max(now, (latest?.startsAt ?? Number.NEGATIVE_INFINITY) + ROUND_SPACING_MS);
+    const done = this.startRound(user, startsAt - now);
+    this.rounds.set(user, { startsAt, done });
+    return done;
   }
 
   /** Asks the user's suspects once more. Who misses again is proven dead; returns those. */
@@ -127,7 +130,8 @@ export class ZombieDetectorService implements HeartbeatVisitor {
     this.onProof?.(connection, evidence);
   }
 
-  private async runProbe(user: UserRecord): Promise<void> {
+  private async startRound(user: UserRecord, inMs: number): Promise<void> {
+    if (inMs > 0) await new Promise<void>((resolve) => void this.clock.setTimeout(resolve, inMs));
     const silent = await this.ask(connectionsOf(user));
     const now = this.clock.now();
     for (const connection of silent) {
@@ -161,32 +165,32 @@ export class ZombieDetectorService implements HeartbeatVisitor {
     return [...pending].filter((connection) => !connection.detached && isAskable(connection.transport));
   }
 
+  /** Takes out of `pending` whoever sends a byte; resolves when it is empty, or the time is over. */
   private waitForBytes(pending: Set<Connection>, ms: number): Promise<void> {
     return new Promise((resolve) => {
-      const finish = () => {
-        for (const connection of pending) {
-          connection.liveness.onHeard = undefined;
-          if (connection.lookForBytes()) pending.delete(connection);
-        }
-        resolve();
-      };
-      // What waits in the sockets when the time is over still counts.
-      const timer = this.clock.setTimeout(() => this.clock.afterReads(finish), ms);
-      for (const connection of pending) {
-        connection.lookForBytes();
-        connection.liveness.onHeard = () => {
-          connection.liveness.onHeard = undefined;
-          pending.delete(connection);
-          if (pending.size > 0) return;
-          this.clock.clearTimeout(timer);
-          resolve();
-        };
-        connection.ping();
-      }
-      if (pending.size === 0) {
+      const stop = () => {
+        for (const connection of pending) connection.offHeard(onHeard);
         this.clock.clearTimeout(timer);
         resolve();
+      };
+      const onHeard = (connection: Connection) => {
+        connection.offHeard(onHeard);
+        pending.delete(connection);
+        if (pending.size === 0) stop();
+      };
+      const onDeadline = () => {
+        for (const connection of [...pending]) connection.lookForBytes();
+        if (pending.size > 0) stop();
+      };
+      // What waits in the sockets when the time is over still counts.
+      const timer = this.clock.setTimeout(() => this.clock.afterReads(onDeadline), ms);
+      for (const connection of pending) {
+        // What came before the question is no answer to it.
+        connection.lookForBytes();
+        connection.onHeard(onHeard);
+        connection.ping();
       }
+      if (pending.size === 0) stop();
     });
   }
 

@@ -33,8 +33,8 @@ export class Liveness {
   suspectedAt: number | undefined;
   /** A signal of proof that does not come from counting: a probe missed twice, or a detector's. */
   provenBy: string | undefined;
-  /** Who waits for the next byte: the probe that is under way. */
-  onHeard: (() => void) | undefined;
+  /** Who waits for the next byte: the probes that are under way. */
+  heardListeners: ((connection: Connection) => void)[] | undefined;
   /** Where the wheel keeps it. */
   slot = -1;
   position = -1;
@@ -116,7 +116,7 @@ export class Connection implements Due {
     const wasSuspect = liveness.suspectedAt;
     liveness.suspectedAt = undefined;
     liveness.provenBy = undefined;
-    liveness.onHeard?.();
+    if (liveness.heardListeners) for (const listener of [...liveness.heardListeners]) listener(this);
     if (wasSuspect !== undefined && !this.detached) {
       manager.registry.events.report({
         type: 'recovered',
@@ -129,6 +129,17 @@ export class Connection implements Due {
       this.confirmed = true;
       manager.registry.touched(manager);
     }
+  }
+
+  /** Calls back at every byte that is heard of, until {@link offHeard}. */
+  onHeard(listener: (connection: Connection) => void): void {
+    this.liveness.heardListeners ??= [];
+    this.liveness.heardListeners.push(listener);
+  }
+
+  offHeard(listener: (connection: Connection) => void): void {
+    const rest = this.liveness.heardListeners?.filter((other) => other !== listener) ?? [];
+    this.liveness.heardListeners = rest.length > 0 ? rest : undefined;
   }
 
   /** The answer to a ping of ours, or an unsolicited pong. */

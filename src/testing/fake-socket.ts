@@ -41,6 +41,8 @@ export class FakeSocket implements Transport {
   closeAsked: { readonly code: number; readonly reason: string } | undefined;
   /** `terminate()` was called while the socket was not closed. */
   terminated = false;
+  /** The kernel takes nothing more: what is written from now on stays in our queue. */
+  isStuck = false;
   private peer: FakePeer;
   private unanswered = 0;
   private bound: Connection | undefined;
@@ -94,7 +96,7 @@ export class FakeSocket implements Transport {
   ping(): void {
     if (this.state !== 'open') return;
     this.pings++;
-    this.bytesWritten += FRAME_BYTES;
+    this.write(FRAME_BYTES);
     if (this.answerDelayMs === undefined) this.unanswered++;
     else this.answerPing();
   }
@@ -102,7 +104,7 @@ export class FakeSocket implements Transport {
   send(data: string): void {
     if (this.state !== 'open') return;
     this.sent.push(data);
-    this.bytesWritten += Buffer.byteLength(data) + FRAME_BYTES;
+    this.write(Buffer.byteLength(data) + FRAME_BYTES);
   }
 
   close(code: number, reason: string): void {
@@ -122,6 +124,13 @@ export class FakeSocket implements Transport {
   private get answerDelayMs(): number | undefined {
     if (this.peer === 'answers') return LATENCY_MS;
     return typeof this.peer === 'object' ? this.peer.answersAfterMs : undefined;
+  }
+
+  private write(bytes: number): void {
+    this.bytesWritten += bytes;
+    if (!this.isStuck) return;
+    this.bytesQueued += bytes;
+    this.bufferedAmount += bytes;
   }
 
   private answerPing(): void {

@@ -1,13 +1,19 @@
-/** What {@link waitForClose} needs of a client: `ws`, the browser's WebSocket and Node's all have it. */
-export interface ClosableWebSocket {
-  readonly readyState: number;
-  addEventListener(type: 'close' | 'error', listener: (event: never) => void): void;
-  removeEventListener(type: 'close' | 'error', listener: (event: never) => void): void;
-}
-
+/** How a WebSocket ended. */
 export interface WebSocketClosed {
   readonly code: number;
   readonly reason: string;
+}
+
+type OnClose = (event: WebSocketClosed) => void;
+type OnError = (event: { readonly message?: string }) => void;
+
+/** What {@link waitForClose} needs of a client: `ws`, the browser's WebSocket and Node's all have it. */
+export interface ClosableWebSocket {
+  readonly readyState: number;
+  addEventListener(type: 'close', listener: OnClose): void;
+  addEventListener(type: 'error', listener: OnError): void;
+  removeEventListener(type: 'close', listener: OnClose): void;
+  removeEventListener(type: 'error', listener: OnError): void;
 }
 
 const CLOSED = 3;
@@ -32,10 +38,10 @@ export function waitForClose(socket: ClosableWebSocket, timeoutMs = 5_000): Prom
   }
   return new Promise((resolve, reject) => {
     let lastError = '';
-    const onError = ({ message }: { message?: string }) => {
+    const onError: OnError = ({ message }) => {
       lastError = `; last error: ${message ?? 'unknown'}`;
     };
-    const onClose = ({ code, reason }: WebSocketClosed) => {
+    const onClose: OnClose = ({ code, reason }) => {
       stop();
       resolve({ code, reason: String(reason) });
     };

@@ -1,6 +1,10 @@
 import { DrainState } from '../../src/admission/drain-state.js';
 import { EvictedSessions } from '../../src/admission/evicted-sessions.js';
-import { type Admitted, type Refused, WebSocketManagerFactory } from '../../src/admission/websocket-manager.factory.js';
+import {
+  type Admitted,
+  type Refused,
+  WebSocketManagerFactory,
+} from '../../src/admission/websocket-manager.factory.js';
 import { CircuitBreakerService } from '../../src/cleanup/circuit-breaker.service.js';
 import { CleanupService } from '../../src/cleanup/cleanup.service.js';
 import { EventStream } from '../../src/events/event-stream.js';
@@ -82,7 +86,13 @@ export class Core {
     this.events.events$.subscribe((event) => this.reported.push(event));
     this.registry = new ManagerRegistry(clock, this.events, this.counters, this.options);
     this.heartbeat = new Heartbeat(clock, this.registry, this.events, this.counters, this.options);
-    this.detector = new ZombieDetectorService(clock, this.registry, this.heartbeat, this.events, this.options);
+    this.detector = new ZombieDetectorService(
+      clock,
+      this.registry,
+      this.heartbeat,
+      this.events,
+      this.options,
+    );
     this.statusKeeper = new StatusKeeper(clock, this.registry, this.heartbeat, this.options);
     this.breaker = new CircuitBreakerService(clock, this.events, this.registry, this.options);
     this.cleanup = new CleanupService(
@@ -125,8 +135,12 @@ export class Core {
     return this.registry.user(userId)?.managers.size ?? 0;
   }
 
-  reportedOf<T extends WebSocketManagerEvent['type']>(type: T): Extract<WebSocketManagerEvent, { type: T }>[] {
-    return this.reported.filter((event): event is Extract<WebSocketManagerEvent, { type: T }> => event.type === type);
+  reportedOf<T extends WebSocketManagerEvent['type']>(
+    type: T,
+  ): Extract<WebSocketManagerEvent, { type: T }>[] {
+    return this.reported.filter(
+      (event): event is Extract<WebSocketManagerEvent, { type: T }> => event.type === type,
+    );
   }
 
   /** Asks the factory, as the door does, and attaches a socket. The promise settles as the clock is advanced. */
@@ -189,7 +203,8 @@ export class Core {
     const { liveness } = connection;
     const now = this.clock.now();
     const lookMs = this.options.heartbeat.intervalMs / LOOKS_PER_INTERVAL;
-    const isThere = past.connection === undefined || past.connection === 'answers' || typeof past.connection === 'object';
+    const isThere =
+      past.connection === undefined || past.connection === 'answers' || typeof past.connection === 'object';
     const { missedPongs = 0 } = past;
     const phase = this.placed % LOOKS_PER_INTERVAL;
     const silentMs = isThere ? Math.min(activeAgoMs, phase * lookMs) : activeAgoMs;

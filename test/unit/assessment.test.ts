@@ -1,0 +1,139 @@
+import { describe, expect, it } from 'vitest';
+import {
+  assess,
+  evidenceOf,
+  type ManagerSnapshot,
+  proofOf,
+  STALLED_LOOKS,
+  windowOf,
+} from '../../src/liveness/assessment.js';
+import { aConnection, aManager, NOW, RULES } from '../support/snapshots.js';
+
+const statusOf = (more: Partial<ManagerSnapshot>) => assess(aManager(more), NOW, RULES).status;
+const scoreOf = (more: Partial<ManagerSnapshot>) => assess(aManager(more), NOW, RULES).score;
+const dead = () => aConnection({ missedPongs: 2 });
+
+describe('proof', () => {
+  it.each([
+    ['nothing', {}, undefined],
+    ['a closing socket', { state: 'closing' }, 'closed_socket'],
+    ['a closed socket', { state: 'closed' }, 'closed_socket'],
+    ['one missed pong', { missedPongs: 1 }, undefined],
+    ['two missed pongs', { missedPongs: 2 }, 'missed_pongs'],
+    ['two missed pongs and never a byte', { missedPongs: 2, confirmed: false }, 'never_completed'],
+    ['output that stands still for two heartbeats', { stalledLooks: STALLED_LOOKS }, 'stalled_output'],
+    ['output that stands still for less', { stalledLooks: STALLED_LOOKS - 1 }, undefined],
+    ['a verdict', { provenBy: 'signed_out' }, 'signed_out'],
+    ['a suspicion', { suspectedAt: NOW }, undefined],
+    ['hours of silence', { lastHeardAt: NOW - 9e6 }, undefined],
+  ] as const)('%s', (_, more, signal) => {
+    expect(proofOf(aConnection(more), RULES)).toBe(signal);
+  });
+});
+
+describe('status', () => {
+  it.each<[string, Partial<ManagerSnapshot>, string]>([
+    ['healthy with traffic', {}, 'healthy'],
+    ['healthy just before it is idle', { lastActivityAt: NOW - RULES.idleAfterMs + 1 }, 'healthy'],
+    ['idle without traffic', { lastActivityAt: NOW - RULES.idleAfterMs }, 'idle'],
+    ['never a zombie for want of traffic', { lastActivityAt: NOW - 1000 * RULES.idleAfterMs }, 'idle'],
+    ['zombie when its only connection is dead', { connections: [dead()] }, 'zombie'],
+    ['zombie when all are dead', { connections: [dead(), aConnection({ state: 'closed' })] }, 'zombie'],
+    ['healthy while one lives', { connections: [dead(), aConnection()] }, 'healthy'],
+    ['unknown until something came in', { connections: [aConnection({ confirmed: false })] }, 'unknown'],
+    ['inactive when all left', { connections: [], leftAt: NOW }, 'inactive'],
+    [
+      'unknown while nobody attached yet',
+      { connections: [], neverAttached: true, createdAt: NOW - 4_999 },
+      'unknown',
+    ],
+    [
+      'inactive when nobody did',
+      { connections: [], neverAttached: true, createdAt: NOW - 5_000 },
+      'inactive',
+    ],
+  ])('%s', (_, more, status) => {
+    expect(statusOf(more)).toBe(status);
+  });
+
+  it('says since when it is inactive, and only then', () => {
+    expect(assess(aManager({ connections: [], leftAt: NOW - 7 }), NOW, RULES).inactiveSince).toBe(NOW - 7);
+    expect(assess(aManager(), NOW, RULES).inactiveSince).toBeUndefined();
+  });
+
+  it('is suspect when every connection is, or is dead', () => {
+    const suspect = aConnection({ suspectedAt: NOW });
+    const isSuspect = (...connections: ManagerSnapshot['connections'][number][]) =>
+      assess(aManager({ connections }), NOW, RULES).suspect;
+    expect(isSuspect(suspect)).toBe(true);
+    expect(isSuspect(suspect, dead())).toBe(true);
+    expect(isSuspect(suspect, aConnection())).toBe(false);
+    expect(isSuspect()).toBe(false);
+  });
+});
+
+describe('score', () => {
+  it.each<[string, Partial<ManagerSnapshot>, number]>([
+    ['active now', {}, 1],
+    ['half way to idle', { lastActivityAt: NOW - RULES.idleAfterMs / 2 }, 0.8],
+    ['idle', { lastActivityAt: NOW - RULES.idleAfterMs }, 0.6],
+    ['idle for twice the time', { lastActivityAt: NOW - 2 * RULES.idleAfterMs }, 0.4],
+    ['idle for ever', { lastActivityAt: NOW - 99 * RULES.idleAfterMs }, 0.4],
+    ['one pong missed of two', { connections: [aConnection({ missedPongs: 1 })] }, 0.5],
+    ['a suspect', { connections: [aConnection({ suspectedAt: NOW })] }, 0.5],
+    ['a full buffer', { connections: [aConnection({ bufferedBytes: RULES.maxBufferedBytes })] }, 0.5],
+    ['the best connection counts', { connections: [dead(), aConnection()] }, 1],
+    ['dead', { connections: [dead()] }, 0],
+    ['new', { connections: [aConnection({ confirmed: false })] }, 0.5],
+    ['left just now, with a key', { sessionKey: 'k', connections: [], leftAt: NOW }, 0.25],
+    [
+      'left half a window ago',
+      { sessionKey: 'k', connections: [], leftAt: NOW - RULES.resumeWindowMs / 2 },
+      0.125,
+    ],
+    ['left a window ago', { sessionKey: 'k', connections: [], leftAt: NOW - RULES.resumeWindowMs }, 0],
+    ['left, without a key', { connections: [], leftAt: NOW }, 0],
+  ])('%s', (_, more, score) => {
+    expect(scoreOf(more)).toBeCloseTo(score, 10);
+  });
+
+  it('only falls while nothing happens', () => {
+    let last = 1;
+    for (let now = NOW; now < NOW + 3 * RULES.idleAfterMs; now += 7_919) {
+      const { score } = assess(aManager(), now, RULES);
+      expect(score).toBeLessThanOrEqual(last);
+      expect(score).toBeGreaterThan(0);
+      last = score;
+    }
+  });
+});
+
+describe('evidence', () => {
+  it('says what it rests on', () => {
+    const manager = aManager({
+      lastActivityAt: NOW - 9_000.4,
+      connections: [
+        aConnection({ lastHeardAt: NOW - 3_000, missedPongs: 1 }),
+        aConnection({ lastHeardAt: NOW - 7_000 }),
+      ],
+    });
+    expect(evidenceOf(manager, 'idle', NOW, RULES)).toEqual({
+      signal: 'idle',
+      silentForMs: 3_000,
+      inactiveForMs: 9_000,
+      missedPongs: 1,
+    });
+  });
+
+  it('counts the silence of the absent from when they left', () => {
+    const manager = aManager({ connections: [], leftAt: NOW - 4_000 });
+    expect(evidenceOf(manager, 'inactive', NOW, RULES)).toMatchObject({ silentForMs: 4_000, missedPongs: 0 });
+  });
+});
+
+describe('windowOf', () => {
+  it('is the resume window for a session with a key, and nothing without', () => {
+    expect(windowOf(aManager({ sessionKey: 'k' }), RULES)).toBe(RULES.resumeWindowMs);
+    expect(windowOf(aManager(), RULES)).toBe(0);
+  });
+});

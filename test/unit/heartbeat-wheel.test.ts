@@ -1,0 +1,89 @@
+import { describe, expect, it } from 'vitest';
+import { HeartbeatWheel } from '../../src/liveness/heartbeat-wheel.js';
+import type { Connection } from '../../src/manager/connection.js';
+
+const aConnection = () => ({ liveness: { slot: -1, position: -1 } }) as unknown as Connection;
+
+function turn(wheel: HeartbeatWheel, visit: (connection: Connection) => void): void {
+  for (let i = 0; i < wheel.slotCount; i++) wheel.advance(visit);
+}
+
+describe('HeartbeatWheel', () => {
+  it.each([100, 200, 1_000, 3_300, 15_000, 60_000])('turns once in a quarter of %d ms', (intervalMs) => {
+    const wheel = new HeartbeatWheel(intervalMs);
+    expect(wheel.tickMs * wheel.slotCount).toBeCloseTo(intervalMs / 4, 6);
+    expect(wheel.tickMs).toBeGreaterThanOrEqual(25);
+  });
+
+  it('visits every connection once a turn, and in the slot that was asked for', () => {
+    const wheel = new HeartbeatWheel(15_000);
+    const [early, late] = [aConnection(), aConnection()];
+    wheel.add(early, 1);
+    wheel.add(late, 5);
+    const seen: [Connection, number][] = [];
+    for (let tick = 1; tick <= 2 * wheel.slotCount; tick++)
+      wheel.advance((connection) => seen.push([connection, tick]));
+    const { slotCount } = wheel;
+    expect(seen).toEqual([
+      [early, 1],
+      [late, 5],
+      [early, slotCount + 1],
+      [late, slotCount + 5],
+    ]);
+  });
+
+  it('forgets who is removed, and nobody else', () => {
+    const wheel = new HeartbeatWheel(15_000);
+    const all = Array.from({ length: 40 }, aConnection);
+    for (const connection of all) wheel.add(connection, 3);
+    const removed = all.filter((_, i) => i % 3 === 0);
+    for (const connection of removed) {
+      wheel.remove(connection);
+      wheel.remove(connection);
+    }
+    const seen = new Set<Connection>();
+    turn(wheel, (connection) => seen.add(connection));
+    expect(seen).toEqual(new Set(all.filter((connection) => !removed.includes(connection))));
+  });
+
+  it('lets a visit remove who is visited', () => {
+    const wheel = new HeartbeatWheel(15_000);
+    const all = Array.from({ length: 10 }, aConnection);
+    for (const connection of all) wheel.add(connection, 3);
+    const seen: Connection[] = [];
+    turn(wheel, (connection) => {
+      seen.push(connection);
+      wheel.remove(connection);
+    });
+    expect(new Set(seen)).toEqual(new Set(all));
+    expect(seen).toHaveLength(10);
+    turn(wheel, () => expect.unreachable());
+  });
+
+  it('lets a visit remove somebody else, without visiting anybody twice', () => {
+    const wheel = new HeartbeatWheel(15_000);
+    const all = Array.from({ length: 10 }, aConnection);
+    for (const connection of all) wheel.add(connection, 3);
+    const seen: Connection[] = [];
+    turn(wheel, (connection) => {
+      seen.push(connection);
+      if (seen.length === 1) wheel.remove(all[2] as Connection);
+    });
+    expect(seen).not.toContain(all[2]);
+    expect(new Set(seen).size).toBe(seen.length);
+    expect(seen).toHaveLength(9);
+  });
+
+  it('spreads a crowd that comes together', () => {
+    const wheel = new HeartbeatWheel(15_000);
+    const count = 10_000;
+    for (let i = 0; i < count; i++) wheel.add(aConnection(), 18);
+    let most = 0;
+    for (let slot = 0; slot < wheel.slotCount; slot++) {
+      let members = 0;
+      wheel.advance(() => members++);
+      most = Math.max(most, members);
+    }
+    expect(most).toBeLessThanOrEqual(16 + 1 + (2 * count) / wheel.slotCount);
+  });
+});
