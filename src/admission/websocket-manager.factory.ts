@@ -158,9 +158,16 @@ export class WebSocketManagerFactory {
       if (this.isNodeFull && !(await this.makeRoomOnNode(admission))) {
         return this.refuse(context, startedAt, 'try_later', drawAround(NODE_FULL_RETRY_MS));
       }
-      const { granted, count, elsewhere } = flat(await (reply ?? this.ledger.reserve(request)));
+      const pending = reply ?? this.ledger.reserve(request);
       reply = undefined;
-      if (granted) return this.accept(admission, count, outcome);
+      // Without a pause where the store needs none: between its yes and the manager nobody else is to come.
+      const { granted, count, elsewhere } = flat(isThenable(pending) ? await pending : pending);
+      if (granted && !this.isNodeFull) return this.accept(admission, count, outcome);
+      if (granted) {
+        // Others have filled the node while the store was thinking.
+        this.ledger.giveBack(request);
+        continue;
+      }
       this.noteCount(user, request.limit, count);
 
       outcome = 'admitted_after_cleanup';

@@ -26,7 +26,7 @@ export class CircuitBreakerService {
   constructor(
     private readonly clock: Clock,
     private readonly events: EventStream,
-    registry: ManagerRegistry,
+    private readonly registry: ManagerRegistry,
     @Inject(RESOLVED_OPTIONS) private readonly options: ResolvedOptions,
   ) {
     registry.observe({
@@ -78,6 +78,8 @@ export class CircuitBreakerService {
   }
 
   private record(user: UserRecord, wentWell: boolean): void {
+    // The user may be gone, and forgotten, before a late hook has failed.
+    if (this.registry.user(user.userId) !== user) return;
     const after = wentWell ? afterSuccess : afterFailure;
     const breaker = after(this.breakers.get(user), this.clock.now(), this.options.circuitBreaker);
     if (breaker) this.breakers.set(user, breaker);

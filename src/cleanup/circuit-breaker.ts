@@ -17,14 +17,14 @@ export interface BreakerRules {
 /** A comparison with the clock: there is no timer that could be lost, and so no state to hang in. */
 export function stateOf(breaker: Breaker | undefined, now: number, rules: BreakerRules): BreakerState {
   if (breaker?.openedAt === undefined) return 'closed';
-  return now - breaker.openedAt < rules.resetTimeoutMs ? 'open' : 'half_open';
+  return now - breaker.openedAt < rules.resetTimeoutMs ? 'open' : 'half-open';
 }
 
 export function afterFailure(breaker: Breaker | undefined, now: number, rules: BreakerRules): Breaker {
   const failures = (breaker?.failures ?? 0) + 1;
   const state = stateOf(breaker, now, rules);
   if (state === 'open' && breaker) return breaker;
-  if (state === 'half_open' || failures >= rules.failureThreshold)
+  if (state === 'half-open' || failures >= rules.failureThreshold)
     return { failures, successes: 0, openedAt: now };
   return { failures, successes: 0, openedAt: undefined };
 }

@@ -79,7 +79,7 @@ export class CleanupService {
 
   /** Starts to act on what the heartbeat and the clock find. */
   start(): void {
-    this.detector.start((connection, evidence) => this.endProven(connection, evidence));
+    this.detector.start((connection, signal) => this.endProven(connection, signal));
     this.statusKeeper.start({
       windowOver: (manager, evidence) => this.endDue(manager, evidence),
       idleTooLong: (manager, evidence) => void manager.close({ reason: 'idle', evidence }),
@@ -138,13 +138,13 @@ export class CleanupService {
     const isOver = () => user.managers.size <= target || request.isAbandoned();
     for (const level of CLEANUP_LEVELS) {
       run.level = level;
-      this.takeDead(run, false);
+      this.takeDead(run, isOver);
       this.takeOverdue(run);
       if (isOver()) break;
       if (level === 'aggressive' && !run.isCheap && !this.hasSuspects(user)) {
         await this.probeUntil(user, request.probe, isOver);
       }
-      this.takeDead(run, false);
+      this.takeDead(run, isOver);
       this.takeExpendable(run, isOver, request);
       if (isOver()) break;
     }
@@ -152,7 +152,7 @@ export class CleanupService {
     if (run.isCheap && !isOver()) {
       await this.probeUntil(user, request.probe, isOver);
       run.level = 'aggressive';
-      this.takeDead(run, false);
+      this.takeDead(run, isOver);
       this.takeExpendable(run, isOver, request);
     }
     const somethingHadToGo = user.managers.size > target && !request.isAbandoned();
@@ -189,7 +189,7 @@ export class CleanupService {
     const run = new CleanupRun(this.clock, user, trigger, this.breaker.isOpen(user));
     run.attempt = this.breaker.begin(user, this.attemptDeadlineMs);
     run.level = level;
-    this.takeDead(run, true);
+    this.takeDead(run);
     this.takeOverdue(run);
     if (reaches(level, 'aggressive') && !run.isCheap) await this.probeAndConfirm(run);
     if (level === 'force' && trigger === 'manual') this.takeLeastValuable(run, count);
@@ -200,11 +200,11 @@ export class CleanupService {
   private async probeAndConfirm(run: CleanupRun): Promise<void> {
     await this.detector.probe(run.user);
     if (!this.hasSuspects(run.user)) {
-      this.takeDead(run, true);
+      this.takeDead(run);
       return;
     }
     await this.detector.confirmSuspects(run.user);
-    this.takeDead(run, true);
+    this.takeDead(run);
   }
 
   /** Waits for the hooks' results, tells the breaker, and reports. */
@@ -278,15 +278,32 @@ export class CleanupService {
     };
   }
 
-  /** Ends every connection that is proven dead at this moment. */
-  private takeDead(run: CleanupRun, inBackground: boolean): void {
-    for (const manager of [...run.user.managers]) {
-      for (const connection of [...manager.connections]) {
+  /**
+   * Ends every connection that is proven dead at this moment. What is not to be believed in the background goes for
+   * a newcomer only, longest silent first, as far as it is needed.
+   */
+  private takeDead(run: CleanupRun, isOver = () => true): void {
+    const dead = [...run.user.managers].flatMap((manager) =>
+      manager.connections.flatMap((connection) => {
         const signal = this.detector.proofOf(connection);
-        if (signal === undefined || (inBackground && !this.detector.isCredible(signal))) continue;
-        this.endDead(connection, this.evidence(manager, signal), run);
-      }
+        return signal === undefined ? [] : [{ connection, signal, isRipe: this.isRipe(connection, signal) }];
+      }),
+    );
+    const doubtful = dead
+      .filter(({ isRipe }) => !isRipe)
+      .sort((a, b) => a.connection.lastHeardAt - b.connection.lastHeardAt);
+    for (const { connection, signal } of dead.filter(({ isRipe }) => isRipe))
+      this.endDead(connection, signal, run);
+    for (const { connection, signal } of doubtful) {
+      if (isOver()) return;
+      this.endDead(connection, signal, run);
     }
+  }
+
+  /** Nobody waits in the background: a closing handshake may take its moment, and silence may be our own fault. */
+  private isRipe({ transport, liveness }: Connection, signal: string): boolean {
+    if (transport.state === 'closing' && !liveness.closingSeen) return false;
+    return this.detector.isCredible(signal);
   }
 
   private takeOverdue(run: CleanupRun): void {
@@ -326,8 +343,9 @@ export class CleanupService {
   }
 
   /** With a session key, and inside its window, the manager stays; otherwise it ends with its last connection. */
-  private endDead(connection: Connection, evidence: Evidence, run: CleanupRun): void {
+  private endDead(connection: Connection, signal: string, run: CleanupRun): void {
     const { manager } = connection;
+    const evidence = this.evidence(manager, signal);
     this.reportZombie(connection, evidence);
     connection.end({ reason: 'no_pong', evidence, ...run.account });
     if (manager.isOpen) return;
@@ -336,8 +354,8 @@ export class CleanupService {
   }
 
   /** The heartbeat's finding: a cleanup of one connection. */
-  private endProven(connection: Connection, evidence: Evidence): void {
-    this.endAlone(connection.manager, (run) => this.endDead(connection, evidence, run));
+  private endProven(connection: Connection, signal: string): void {
+    this.endAlone(connection.manager, (run) => this.endDead(connection, signal, run));
   }
 
   private endDue(manager: Manager, evidence: Evidence): void {

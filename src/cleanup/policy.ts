@@ -87,7 +87,14 @@ export function expendable(
     case 'moderate':
       return [...inactiveInWindow(candidates), ...idle(candidates, now, 2 * rules.idleAfterMs)];
     case 'aggressive':
-      return [...suspects(candidates), ...idle(candidates, now, rules.idleAfterMs)];
+      return [
+        ...suspects(candidates),
+        ...idle(
+          candidates.filter(({ suspect }) => !suspect),
+          now,
+          rules.idleAfterMs,
+        ),
+      ];
     case 'force':
       return leastValuable(candidates, now, rules);
   }
@@ -147,6 +154,7 @@ function by(...keys: ((candidate: Candidate) => number)[]) {
       const difference = key(a) - key(b);
       if (difference !== 0) return difference;
     }
-    return 0;
+    // No order of arrival may decide.
+    return a.manager.id < b.manager.id ? -1 : 1;
   };
 }

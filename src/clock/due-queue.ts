@@ -56,10 +56,9 @@ export class DueQueue<T extends Due> {
     // Before the first hand-over: what is put down again while we walk belongs to a later advance.
     this.nextTick = last + 1;
     for (const tick of this.waitingTicks(first, last)) {
-      const bucket = this.buckets.get(tick);
-      this.buckets.delete(tick);
-      for (const item of bucket ?? []) {
-        item.dueTick = NOT_QUEUED;
+      // What one item cancels or moves must not come up: each is taken out of the bucket as it is its turn.
+      for (const item of this.buckets.get(tick) ?? []) {
+        this.cancel(item);
         onDue(item);
       }
     }

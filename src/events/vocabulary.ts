@@ -41,4 +41,4 @@ export interface Evidence {
   readonly missedPongs: number;
 }
 
-export type BreakerState = 'closed' | 'open' | 'half_open';
+export type BreakerState = 'closed' | 'open' | 'half-open';

@@ -3,6 +3,8 @@ import type { Connection } from '../manager/connection.js';
 import type { Manager } from '../manager/manager.js';
 import type { ResolvedOptions } from '../options/websocket-manager-options.interface.js';
 
+/** A slot is taken before the handshake, which has this long whatever the grace. */
+const LEAST_HANDSHAKE_MS = 100;
 /** How often a heartbeat interval looks at each connection; see {@link STALLED_LOOKS} and the heartbeat. */
 export const LOOKS_PER_INTERVAL = 4;
 /** Outgoing bytes that have not moved for two heartbeats. */
@@ -19,6 +21,7 @@ export interface ConnectionSnapshot {
   readonly stalledLooks: number;
   readonly suspectedAt: number | undefined;
   readonly provenBy: string | undefined;
+  readonly detectedBy: string | undefined;
   readonly bufferedBytes: number;
 }
 
@@ -92,6 +95,7 @@ export function snapshotOfConnection(connection: Connection): ConnectionSnapshot
     stalledLooks: liveness.stalledLooks,
     suspectedAt: liveness.suspectedAt,
     provenBy: liveness.provenBy,
+    detectedBy: liveness.detectedBy,
     bufferedBytes: transport.bufferedAmount,
   };
 }
@@ -102,6 +106,7 @@ export function snapshotOfConnection(connection: Connection): ConnectionSnapshot
  */
 export function proofOf(connection: ConnectionSnapshot, rules: AssessmentRules): ZombieSignal | undefined {
   if (connection.state !== 'open') return 'closed_socket';
+  if (connection.detectedBy !== undefined) return connection.detectedBy;
   if (connection.provenBy !== undefined) return connection.provenBy;
   if (connection.missedPongs >= rules.missedBeforeZombie) {
     return connection.confirmed ? 'missed_pongs' : 'never_completed';
@@ -158,7 +163,12 @@ export function evidenceOf(
 function inactiveSinceOf(manager: ManagerSnapshot, rules: AssessmentRules): number | undefined {
   if (manager.connections.length > 0) return undefined;
   if (manager.leftAt !== undefined) return manager.leftAt;
-  return manager.createdAt + rules.graceMs;
+  return attachDeadlineOf(manager.createdAt, rules);
+}
+
+/** When a manager that nobody attached to becomes inactive. */
+export function attachDeadlineOf(createdAt: number, rules: AssessmentRules): number {
+  return createdAt + Math.max(rules.graceMs, LEAST_HANDSHAKE_MS);
 }
 
 function statusOf(

@@ -58,14 +58,12 @@ export class HeartbeatWheel {
     this.size--;
   }
 
-  /** Moves on by one slot and visits its connections, each of which may be removed meanwhile. */
+  /** Moves on by one slot and visits its connections, each once; a visit may remove any of them. */
   advance(visit: (connection: Connection) => void): void {
     this.cursor = (this.cursor + 1) % this.slots.length;
     if (this.cursor === 0) this.turn++;
-    const members = this.slots[this.cursor] as Connection[];
-    for (let i = members.length - 1; i >= 0; i--) {
-      const connection = members[i];
-      if (connection) visit(connection);
+    for (const connection of [...(this.slots[this.cursor] as Connection[])]) {
+      if (connection.liveness.slot === this.cursor) visit(connection);
     }
   }
 }

@@ -110,7 +110,8 @@ export class Heartbeat {
       this.voidsInARow++;
       this.counters.eventLoopVoids++;
       this.nextTickAt = now + tickMs;
-    } else {
+    } else if (now >= this.nextTickAt) {
+      // Timers know whole milliseconds only, so some come before their tick: those turn nothing.
       this.voidsInARow = 0;
       this.turnWheel(now);
       // A timer that fires a little late every time must not slow the beat: catch up by one slot, no more.
@@ -130,7 +131,9 @@ export class Heartbeat {
     const { liveness, transport } = connection;
     if (transport.paused) return;
     if (transport.state !== 'open') {
-      this.visitor?.noteProof(connection);
+      // A closing handshake takes a moment; one that is still under way at the next look has nobody at its end.
+      if (transport.state === 'closed' || liveness.closingSeen) this.visitor?.noteProof(connection);
+      liveness.closingSeen = true;
       return;
     }
     if (!connection.lookForBytes()) this.countSilence(connection);

@@ -6,7 +6,15 @@ import type { Connection } from '../manager/connection.js';
 import type { Manager } from '../manager/manager.js';
 import { ManagerRegistry } from '../manager/manager-registry.js';
 import { RESOLVED_OPTIONS, type ResolvedOptions } from '../options/websocket-manager-options.interface.js';
-import { type AssessmentRules, assess, evidenceOf, rulesOf, snapshotOf, windowOf } from './assessment.js';
+import {
+  type AssessmentRules,
+  assess,
+  attachDeadlineOf,
+  evidenceOf,
+  rulesOf,
+  snapshotOf,
+  windowOf,
+} from './assessment.js';
 import { Heartbeat } from './heartbeat.js';
 
 /** How late something due may be noticed, beside the heartbeat's tick. */
@@ -103,11 +111,11 @@ export class StatusKeeper {
 
   /** When time alone will change something about the manager. */
   private nextChange(manager: Manager, now: number, inactiveSince: number | undefined): number | undefined {
-    const { idleAfterMs, graceMs, idleTimeoutMs } = this.options.cleanup;
+    const { idleAfterMs, idleTimeoutMs } = this.options.cleanup;
     if (inactiveSince !== undefined) {
       return inactiveSince + (manager.sessionKey === undefined ? 0 : this.rules.resumeWindowMs);
     }
-    if (manager.connections.length === 0) return manager.createdAt + graceMs;
+    if (manager.connections.length === 0) return attachDeadlineOf(manager.createdAt, this.rules);
     const dueTimes = [manager.lastActivityAt + idleAfterMs];
     if (idleTimeoutMs !== undefined)
       dueTimes.push(Math.max(now + GRANULARITY_MS, manager.lastActivityAt + idleTimeoutMs));

@@ -2,25 +2,23 @@ import { Inject, Injectable } from '@nestjs/common';
 import { Clock } from '../clock/clock.js';
 import { settleWithin } from '../clock/deadline.js';
 import { EventStream } from '../events/event-stream.js';
-import type { Evidence, ZombieSignal } from '../events/vocabulary.js';
+import type { ZombieSignal } from '../events/vocabulary.js';
 import type { Connection } from '../manager/connection.js';
 import { ManagerRegistry } from '../manager/manager-registry.js';
 import type { UserRecord } from '../manager/user-record.js';
 import { RESOLVED_OPTIONS, type ResolvedOptions } from '../options/websocket-manager-options.interface.js';
 import {
   type AssessmentRules,
-  evidenceOf,
   proofOf,
   restsOnSilence,
   rulesOf,
-  snapshotOf,
   snapshotOfConnection,
 } from './assessment.js';
 import type { ConnectionDetector, DetectorOpinion, DetectorView } from './connection-detector.interface.js';
 import { Heartbeat, type HeartbeatVisitor } from './heartbeat.js';
 
 /** Told of every connection that is proven dead. */
-export type ProofListener = (connection: Connection, evidence: Evidence) => void;
+export type ProofListener = (connection: Connection, signal: ZombieSignal) => void;
 
 /** Rounds of one user start at most so often; who comes in between waits for the next start, and shares it. */
 const ROUND_SPACING_MS = 40;
@@ -110,7 +108,9 @@ export class ZombieDetectorService implements HeartbeatVisitor {
 
   noteProof(connection: Connection): void {
     const signal = this.proofOf(connection);
-    if (signal !== undefined && this.isCredible(signal)) this.declareDead(connection, signal);
+    if (signal === undefined || !this.isCredible(signal)) return;
+    this.registry.touched(connection.manager);
+    this.onProof?.(connection, signal);
   }
 
   noteBeat(connection: Connection): void {
@@ -121,13 +121,6 @@ export class ZombieDetectorService implements HeartbeatVisitor {
       this.consulted.delete(connection);
       if (!connection.detached) this.noteProof(connection);
     });
-  }
-
-  private declareDead(connection: Connection, signal: ZombieSignal): void {
-    const { manager } = connection;
-    this.registry.touched(manager);
-    const evidence = evidenceOf(snapshotOf(manager), signal, this.clock.now(), this.rules);
-    this.onProof?.(connection, evidence);
   }
 
   private async startRound(user: UserRecord, inMs: number): Promise<void> {
@@ -160,7 +153,7 @@ export class ZombieDetectorService implements HeartbeatVisitor {
     if (pending.size > 0 && this.clock.now() - startedAt >= 2 * probeTimeoutMs) {
       await this.waitForBytes(pending, probeTimeoutMs);
     }
-    if (pending.size === 0) return [];
+    // Who was heard may still be nobody, by the application's own evidence.
     await Promise.all(opinions);
     return [...pending].filter((connection) => !connection.detached && isAskable(connection.transport));
   }
@@ -207,10 +200,8 @@ export class ZombieDetectorService implements HeartbeatVisitor {
     }
     const opinions = await Promise.all(questions.map(([name, question]) => this.opinionOf(name, question)));
     const dead = opinions.indexOf('dead');
-    if (dead >= 0) {
-      liveness.provenBy = questions[dead]?.[0];
-      return 'dead';
-    }
+    liveness.detectedBy = questions[dead]?.[0];
+    if (dead >= 0) return 'dead';
     return opinions.includes('alive') ? 'alive' : undefined;
   }
 

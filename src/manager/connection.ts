@@ -27,12 +27,16 @@ export class Liveness {
   /** Bytes the kernel had taken when last looked at, and for how many looks in a row it took no more. */
   drainedSeen = 0;
   stalledLooks = 0;
+  /** It was closing when last looked at. */
+  closingSeen = false;
   /** Bytes waiting to be sent when last looked at. */
   bufferedSeen = 0;
   /** Set when a probe was missed; see `suspected`. */
   suspectedAt: number | undefined;
-  /** A signal of proof that does not come from counting: a probe missed twice, or a detector's. */
+  /** Set when a second probe was missed as well. */
   provenBy: string | undefined;
+  /** What the application's own detectors say, until they say something else; bytes prove nothing against it. */
+  detectedBy: string | undefined;
   /** Who waits for the next byte: the probes that are under way. */
   heardListeners: ((connection: Connection) => void)[] | undefined;
   /** Where the wheel keeps it. */

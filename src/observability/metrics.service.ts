@@ -81,7 +81,7 @@ export class MetricsService {
       connections: registry.connectionCount,
       bufferedBytes: registry.bufferedBytes,
       openBreakers: breaker.count('open'),
-      halfOpenBreakers: breaker.count('half_open'),
+      halfOpenBreakers: breaker.count('half-open'),
       closedBreakers: breaker.count('closed'),
       canaryOk: this.canary.lastResult?.ok ?? true,
       selfPreservation: this.heartbeat.isSelfPreserving,
@@ -199,7 +199,7 @@ class MetricSet {
     );
     this.gauge('circuit_breakers', 'Circuit breakers that have seen a failure, by state', 'state', () => [
       ['open', this.sum(({ openBreakers }) => openBreakers)],
-      ['half_open', this.sum(({ halfOpenBreakers }) => halfOpenBreakers)],
+      ['half-open', this.sum(({ halfOpenBreakers }) => halfOpenBreakers)],
       ['closed', this.sum(({ closedBreakers }) => closedBreakers)],
     ]);
     const plain: [string, string, (reading: NodeReading) => number][] = [

@@ -69,7 +69,12 @@ export class SlotLedger {
     }
     if (isThenable(reply)) return this.awaitReply(request, reply, started);
     this.counters.onStoreOperation?.('reserve', this.clock.now() - started);
-    return reply;
+    return this.accepted(request, reply);
+  }
+
+  /** A slot that was granted and is not wanted after all. */
+  giveBack({ userId, managerId }: SlotRequest): void {
+    this.release(userId, managerId);
   }
 
   /** Gives up what the store holds for this node. */
@@ -100,13 +105,19 @@ export class SlotLedger {
   ): Promise<SlotReply> {
     const settled = await settleWithin(this.clock, this.options.storeTimeoutMs, () => reply);
     this.counters.onStoreOperation?.('reserve', this.clock.now() - started);
-    if (settled.status === 'done') {
-      this.failures = 0;
-      return settled.value;
-    }
+    if (settled.status === 'done') return this.accepted(request, settled.value);
     this.noteFailure('reserve', reasonOf(settled, this.options.storeTimeoutMs));
     if (settled.status === 'late') this.settleLateGrant(request, reply);
     return this.decideAlone(request);
+  }
+
+  /** The store may not know of managers that were let in while it was away; this node does. */
+  private accepted(request: SlotRequest, reply: SlotReply): SlotReply {
+    this.failures = 0;
+    const alone = this.decideAlone(request);
+    if (!reply.granted || alone.granted) return reply;
+    this.giveBack(request);
+    return alone;
   }
 
   /** A slot granted after we stopped waiting belongs to the manager if it came to be, or to nobody. */
