@@ -9,7 +9,8 @@ export {
 } from './admission/websocket-manager.factory.js';
 export { WebSocketManagerService } from './admission/websocket-manager.service.js';
 export { CircuitBreakerService } from './cleanup/circuit-breaker.service.js';
-export { type CleanupReport, CleanupService, type ManualCleanup } from './cleanup/cleanup.service.js';
+export { CleanupService, type ManualCleanup } from './cleanup/cleanup.service.js';
+export type { CleanupReport } from './cleanup/cleanup-run.js';
 export { SWEEP_INTERVAL } from './cleanup/cleanup-scheduler.js';
 export { Clock, SystemClock } from './clock/clock.js';
 export {

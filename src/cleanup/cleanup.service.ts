@@ -4,34 +4,28 @@ import { EventStream } from '../events/event-stream.js';
 import {
   CLEANUP_LEVELS,
   type CleanupLevel,
-  type CleanupOutcome,
   type CleanupTrigger,
   type Evidence,
 } from '../events/vocabulary.js';
-import type { Eviction } from '../events/websocket-manager-event.js';
-import { type AssessmentRules, evidenceOf, rulesOf, snapshotOf } from '../liveness/assessment.js';
+import { evidenceOf, rulesOf, snapshotOf } from '../liveness/assessment.js';
 import { StatusKeeper } from '../liveness/status-keeper.js';
 import { ZombieDetectorService } from '../liveness/zombie-detector.service.js';
-import type { Connection } from '../manager/connection.js';
 import type { Manager } from '../manager/manager.js';
 import { ManagerRegistry } from '../manager/manager-registry.js';
 import type { UserRecord } from '../manager/user-record.js';
 import { RESOLVED_OPTIONS, type ResolvedOptions } from '../options/websocket-manager-options.interface.js';
-import { type Attempt, CircuitBreakerService } from './circuit-breaker.service.js';
+import { CircuitBreakerService } from './circuit-breaker.service.js';
+import { type CleanupContext, type CleanupReport, CleanupRun, reasonOf } from './cleanup-run.js';
 import { type Budget, canSpend, spend, waitForTokenMs } from './eviction-budget.js';
-import { type Choice, candidatesOf, expendable, graceLeftMs, levelFor, overdue, reaches } from './policy.js';
-
-/** What a cleanup did. */
-export interface CleanupReport {
-  readonly level: CleanupLevel;
-  /** Managers looked at. */
-  readonly examined: number;
-  readonly evicted: readonly Eviction[];
-  /** Slots that are free now and were not before. */
-  readonly freed: number;
-  readonly durationMs: number;
-  readonly outcome: CleanupOutcome;
-}
+import {
+  type Candidate,
+  candidatesOf,
+  expendable,
+  graceLeftMs,
+  levelFor,
+  overdue,
+  reaches,
+} from './policy.js';
 
 /** What an operator asks for. */
 export interface ManualCleanup {
@@ -56,10 +50,10 @@ export interface RoomRequest {
 /** Users that one sweep cleans up at the same time. */
 const SWEEP_CONCURRENCY = 50;
 
-/** Ends what has to go: in the background only the dead, at the limit as many of the living as are needed. */
+/** Says when somebody has to go, and how far it goes: in the background only the dead, at the limit what is needed. */
 @Injectable()
 export class CleanupService {
-  private readonly rules: AssessmentRules;
+  private readonly context: CleanupContext;
   private readonly running = new Map<UserRecord, { level: CleanupLevel; report: Promise<CleanupReport> }>();
   private readonly budgets = new Map<UserRecord, Budget>();
   private sweeping: Promise<void> | undefined;
@@ -73,15 +67,18 @@ export class CleanupService {
     private readonly events: EventStream,
     @Inject(RESOLVED_OPTIONS) private readonly options: ResolvedOptions,
   ) {
-    this.rules = rulesOf(options);
+    this.context = { clock, registry, detector, events, rules: rulesOf(options) };
     registry.observe({ userForgotten: (user) => this.budgets.delete(user) });
   }
 
   /** Starts to act on what the heartbeat and the clock find. */
   start(): void {
-    this.detector.start((connection, signal) => this.endProven(connection, signal));
+    this.detector.start((connection, signal) =>
+      this.endAlone(connection.manager, (run) => run.endDead(connection, signal)),
+    );
     this.statusKeeper.start({
-      windowOver: (manager, evidence) => this.endDue(manager, evidence),
+      windowOver: (manager) =>
+        this.endAlone(manager, (run) => run.evict({ managerId: manager.id, signal: 'inactive' })),
       idleTooLong: (manager, evidence) => void manager.close({ reason: 'idle', evidence }),
       credentialsExpired: (connection) => connection.end({ reason: 'token_expired' }),
     });
@@ -115,8 +112,7 @@ export class CleanupService {
     user: UserRecord,
     { level, count = 0, dryRun = false }: ManualCleanup,
   ): Promise<CleanupReport> {
-    if (dryRun) return this.rehearse(user, level, count);
-    return this.runInBackground(user, level, 'manual', count);
+    return dryRun ? this.rehearse(user, level, count) : this.runInBackground(user, level, 'manual', count);
   }
 
   /** Looks after everybody under pressure, or whose cleanups fail. A sweep under way is joined. */
@@ -132,32 +128,28 @@ export class CleanupService {
    * for application hooks. Whether it was enough is for the caller to see.
    */
   async makeRoom(user: UserRecord, request: RoomRequest): Promise<CleanupReport> {
-    const run = new CleanupRun(this.clock, user, 'admission', this.breaker.isOpen(user));
-    run.attempt = this.breaker.begin(user, this.attemptDeadlineMs);
+    const run = this.begin(user, 'admission');
     const target = user.managers.size - request.needed;
     const isOver = () => user.managers.size <= target || request.isAbandoned();
+    const mayTakeLiving = () => request.mayEvictLiving && this.spendBudget(user);
     for (const level of CLEANUP_LEVELS) {
       run.level = level;
-      this.takeDead(run, isOver);
-      this.takeOverdue(run);
+      run.takeDead(isOver);
+      run.takeOverdue();
       if (isOver()) break;
-      if (level === 'aggressive' && !run.isCheap && !this.hasSuspects(user)) {
-        await this.probeUntil(user, request.probe, isOver);
-      }
-      this.takeDead(run, isOver);
-      this.takeExpendable(run, isOver, request);
+      if (level === 'aggressive' && !run.isCheap) await this.findSuspects(run, request.probe, isOver);
+      run.takeExpendable(isOver, mayTakeLiving);
       if (isOver()) break;
     }
     // An open breaker saves the probe, but nobody is refused for want of one.
     if (run.isCheap && !isOver()) {
-      await this.probeUntil(user, request.probe, isOver);
       run.level = 'aggressive';
-      this.takeDead(run, isOver);
-      this.takeExpendable(run, isOver, request);
+      await this.findSuspects(run, request.probe, isOver);
+      run.takeExpendable(isOver, mayTakeLiving);
     }
     const somethingHadToGo = user.managers.size > target && !request.isAbandoned();
     const report = run.report(somethingHadToGo ? 'nothing_freed' : undefined);
-    void this.conclude(run, report);
+    void run.conclude(report);
     return report;
   }
 
@@ -170,7 +162,7 @@ export class CleanupService {
   forcedEvictionWaitMs(user: UserRecord): number {
     const now = this.clock.now();
     const token = waitForTokenMs(this.budgets.get(user), now, this.options.cleanup);
-    return Math.max(token, graceLeftMs(this.candidates(user), now, this.rules));
+    return Math.max(token, graceLeftMs(this.candidates(user), now, this.context.rules));
   }
 
   /** Whether anybody could have gone whose place costs nothing: dead, absent or suspect. */
@@ -180,52 +172,72 @@ export class CleanupService {
     );
   }
 
+  private begin(user: UserRecord, trigger: CleanupTrigger): CleanupRun {
+    const { heartbeat, cleanup } = this.options;
+    // What takes longer than all of its own deadlines together went wrong.
+    const attempt = this.breaker.begin(user, 4 * heartbeat.probeTimeoutMs + 3 * cleanup.hookTimeoutMs);
+    return new CleanupRun(this.context, user, trigger, this.breaker.isOpen(user), attempt);
+  }
+
   private async runInBackground(
     user: UserRecord,
     level: CleanupLevel,
     trigger: CleanupTrigger,
     count = 0,
   ): Promise<CleanupReport> {
-    const run = new CleanupRun(this.clock, user, trigger, this.breaker.isOpen(user));
-    run.attempt = this.breaker.begin(user, this.attemptDeadlineMs);
+    const run = this.begin(user, trigger);
     run.level = level;
-    this.takeDead(run);
-    this.takeOverdue(run);
-    if (reaches(level, 'aggressive') && !run.isCheap) await this.probeAndConfirm(run);
-    if (level === 'force' && trigger === 'manual') this.takeLeastValuable(run, count);
-    const shortfall = level === 'force' && run.evicted.length < count;
-    return this.conclude(run, run.report(shortfall ? 'nothing_freed' : undefined));
-  }
-
-  private async probeAndConfirm(run: CleanupRun): Promise<void> {
-    await this.detector.probe(run.user);
-    if (!this.hasSuspects(run.user)) {
-      this.takeDead(run);
-      return;
+    run.takeDead();
+    run.takeOverdue();
+    if (reaches(level, 'aggressive') && !run.isCheap) {
+      await this.detector.probe(user);
+      if (run.hasSuspects) await this.detector.confirmSuspects(user);
+      run.takeDead();
     }
-    await this.detector.confirmSuspects(run.user);
-    this.takeDead(run);
+    // In the background nobody living goes, but for the number that an operator names.
+    const target = user.managers.size - count;
+    if (level === 'force' && count > 0) {
+      run.takeExpendable(
+        () => user.managers.size <= target,
+        () => true,
+      );
+    }
+    const hasFailed = count > 0 && run.evicted.length === 0;
+    return run.conclude(run.report(hasFailed ? 'nothing_freed' : undefined));
   }
 
-  /** Waits for the hooks' results, tells the breaker, and reports. */
-  private async conclude(run: CleanupRun, report: CleanupReport): Promise<CleanupReport> {
-    const results = await Promise.all(run.endings);
-    const hooksWentWell = results.every(Boolean);
-    run.attempt?.settle(hooksWentWell && report.outcome !== 'nothing_freed');
-    const outcome: CleanupOutcome = hooksWentWell ? report.outcome : 'hooks_failed';
-    const { level, examined, freed, durationMs } = report;
-    const { trigger, user } = run;
-    this.events.report({
-      type: 'cleanup_finished',
-      userId: user.userId,
-      level,
-      trigger,
-      outcome,
-      examined,
-      freed,
-      durationMs,
-    });
-    return { ...report, outcome };
+  /** The end of one manager or connection by itself, outside any cleanup of its user. */
+  private endAlone(manager: Manager, end: (run: CleanupRun) => void): void {
+    const run = this.begin(manager.user, 'scheduled');
+    end(run);
+    void run.conclude(run.report());
+  }
+
+  /** Probes, unless somebody is a suspect already. A slot that comes free by itself meanwhile is as good. */
+  private async findSuspects(
+    run: CleanupRun,
+    begun: Promise<void> | undefined,
+    isOver: () => boolean,
+  ): Promise<void> {
+    if (!run.hasSuspects) {
+      let stopListening = () => {};
+      const freed = new Promise<void>((resolve) => {
+        stopListening = run.user.onFreed(() => {
+          if (isOver()) resolve();
+        });
+      });
+      await Promise.race([begun ?? this.detector.probe(run.user), freed]);
+      stopListening();
+    }
+    run.takeDead(isOver);
+  }
+
+  private spendBudget(user: UserRecord): boolean {
+    const now = this.clock.now();
+    const budget = this.budgets.get(user);
+    if (!canSpend(budget, now, this.options.cleanup)) return false;
+    this.budgets.set(user, spend(budget, now, this.options.cleanup));
+    return true;
   }
 
   private async runSweep(): Promise<void> {
@@ -238,235 +250,42 @@ export class CleanupService {
       }
     };
     await Promise.all(Array.from({ length: Math.min(SWEEP_CONCURRENCY, queue.length) }, worker));
-    this.events.report({
-      type: 'sweep_finished',
-      users: users.size,
-      durationMs: this.clock.now() - startedAt,
-    });
+    const durationMs = this.clock.now() - startedAt;
+    this.events.report({ type: 'sweep_finished', users: users.size, durationMs });
   }
 
   /** Says what {@link cleanManually} would do on the evidence in hand, and does nothing. */
   private rehearse(user: UserRecord, level: CleanupLevel, count: number): CleanupReport {
     const now = this.clock.now();
+    const { rules } = this.context;
     const candidates = this.candidates(user);
     const dead = candidates.filter(({ status }) => status === 'zombie');
-    const choices: Choice[] = [
-      ...dead.map(
-        ({ manager }): Choice => ({ managerId: manager.id, signal: 'missed_pongs', living: false }),
-      ),
-      ...overdue(candidates, level, now, this.rules),
+    const gone = new Set([
+      ...dead.map(({ manager }) => manager.id),
+      ...overdue(candidates, level, now, rules).map(({ managerId }) => managerId),
+    ]);
+    const rest = candidates.filter(({ manager }) => !gone.has(manager.id));
+    const forced = level === 'force' ? expendable(rest, 'force', now, rules).slice(0, count) : [];
+    const choices = [
+      ...dead.map(({ manager }) => ({ managerId: manager.id, signal: 'missed_pongs' as const })),
+      ...overdue(candidates, level, now, rules),
+      ...forced,
     ];
-    if (level === 'force') {
-      const rest = candidates.filter(
-        ({ manager }) => !choices.some(({ managerId }) => managerId === manager.id),
-      );
-      choices.push(...expendable(rest, 'force', now, this.rules).slice(0, count));
-    }
-    const evicted = choices.flatMap(({ managerId, signal }): Eviction[] => {
-      const manager = this.registry.manager(managerId);
-      return manager
-        ? [{ managerId, reason: reasonOf(signal), evidence: this.evidence(manager, signal) }]
-        : [];
-    });
-    return {
-      level,
-      examined: candidates.length,
-      evicted,
-      freed: 0,
-      durationMs: this.clock.now() - now,
-      outcome: 'dry_run',
-    };
+    const evicted = choices.map(({ managerId, signal }) => ({
+      managerId,
+      reason: reasonOf(signal),
+      evidence: this.evidenceOf(candidates, managerId, signal),
+    }));
+    const durationMs = this.clock.now() - now;
+    return { level, examined: candidates.length, evicted, freed: 0, durationMs, outcome: 'dry_run' };
   }
 
-  /**
-   * Ends every connection that is proven dead at this moment. What is not to be believed in the background goes for
-   * a newcomer only, longest silent first, as far as it is needed.
-   */
-  private takeDead(run: CleanupRun, isOver = () => true): void {
-    const dead = [...run.user.managers].flatMap((manager) =>
-      manager.connections.flatMap((connection) => {
-        const signal = this.detector.proofOf(connection);
-        return signal === undefined ? [] : [{ connection, signal, isRipe: this.isRipe(connection, signal) }];
-      }),
-    );
-    const doubtful = dead
-      .filter(({ isRipe }) => !isRipe)
-      .sort((a, b) => a.connection.lastHeardAt - b.connection.lastHeardAt);
-    for (const { connection, signal } of dead.filter(({ isRipe }) => isRipe))
-      this.endDead(connection, signal, run);
-    for (const { connection, signal } of doubtful) {
-      if (isOver()) return;
-      this.endDead(connection, signal, run);
-    }
+  private evidenceOf(candidates: readonly Candidate[], managerId: string, signal: string): Evidence {
+    const { manager } = candidates.find((candidate) => candidate.manager.id === managerId) as Candidate;
+    return evidenceOf(manager, signal, this.clock.now(), this.context.rules);
   }
 
-  /** Nobody waits in the background: a closing handshake may take its moment, and silence may be our own fault. */
-  private isRipe({ transport, liveness }: Connection, signal: string): boolean {
-    if (transport.state === 'closing' && !liveness.closingSeen) return false;
-    return this.detector.isCredible(signal);
-  }
-
-  private takeOverdue(run: CleanupRun): void {
-    for (const choice of overdue(this.candidates(run.user), run.level, this.clock.now(), this.rules)) {
-      this.evict(run, choice);
-    }
-  }
-
-  private takeExpendable(run: CleanupRun, isOver: () => boolean, { mayEvictLiving }: RoomRequest): void {
-    const { cleanup } = this.options;
-    const now = this.clock.now();
-    for (const choice of expendable(this.candidates(run.user), run.level, now, this.rules)) {
-      if (isOver()) return;
-      if (choice.living) {
-        const budget = this.budgets.get(run.user);
-        if (!mayEvictLiving || !canSpend(budget, now, cleanup)) return;
-        this.budgets.set(run.user, spend(budget, now, cleanup));
-      }
-      this.evict(run, choice);
-    }
-  }
-
-  private takeLeastValuable(run: CleanupRun, count: number): void {
-    const choices = expendable(this.candidates(run.user), 'force', this.clock.now(), this.rules);
-    for (const choice of choices.slice(0, count)) this.evict(run, choice);
-  }
-
-  private evict(run: CleanupRun, { managerId, signal }: Choice): void {
-    const manager = this.registry.manager(managerId);
-    if (!manager) return;
-    const evidence = this.evidence(manager, signal);
-    const reason = reasonOf(signal);
-    if (reason === 'no_pong')
-      for (const connection of manager.connections) this.reportZombie(connection, evidence);
-    run.note({ managerId, reason, evidence });
-    run.endings.push(manager.close({ reason, evidence, ...run.account }));
-  }
-
-  /** With a session key, and inside its window, the manager stays; otherwise it ends with its last connection. */
-  private endDead(connection: Connection, signal: string, run: CleanupRun): void {
-    const { manager } = connection;
-    const evidence = this.evidence(manager, signal);
-    this.reportZombie(connection, evidence);
-    connection.end({ reason: 'no_pong', evidence, ...run.account });
-    if (manager.isOpen) return;
-    run.note({ managerId: manager.id, reason: 'no_pong', evidence });
-    run.endings.push(manager.close({ reason: 'no_pong' }));
-  }
-
-  /** The heartbeat's finding: a cleanup of one connection. */
-  private endProven(connection: Connection, signal: string): void {
-    this.endAlone(connection.manager, (run) => this.endDead(connection, signal, run));
-  }
-
-  private endDue(manager: Manager, evidence: Evidence): void {
-    this.endAlone(manager, (run) => {
-      run.note({ managerId: manager.id, reason: 'inactive', evidence });
-      run.endings.push(manager.close({ reason: 'inactive', evidence, ...run.account }));
-    });
-  }
-
-  private endAlone(manager: Manager, end: (run: CleanupRun) => void): void {
-    const { user } = manager;
-    const run = new CleanupRun(this.clock, user, 'scheduled', this.breaker.isOpen(user));
-    run.attempt = this.breaker.begin(user, this.attemptDeadlineMs);
-    end(run);
-    void this.conclude(run, run.report());
-  }
-
-  private reportZombie(connection: Connection, evidence: Evidence): void {
-    this.events.report({
-      type: 'zombie_detected',
-      ...connection.manager.identity,
-      connectionId: connection.id,
-      evidence,
-      wasSuspect: connection.liveness.suspectedAt !== undefined,
-    });
-  }
-
-  /** A slot that comes free by itself meanwhile is as good as one that the probe frees. */
-  private async probeUntil(
-    user: UserRecord,
-    begun: Promise<void> | undefined,
-    isOver: () => boolean,
-  ): Promise<void> {
-    let stopListening = () => {};
-    const freed = new Promise<void>((resolve) => {
-      stopListening = user.onFreed(() => {
-        if (isOver()) resolve();
-      });
-    });
-    await Promise.race([begun ?? this.detector.probe(user), freed]);
-    stopListening();
-  }
-
-  private hasSuspects(user: UserRecord): boolean {
-    for (const manager of user.managers) {
-      for (const connection of manager.connections) {
-        // A byte that nobody has looked at yet acquits.
-        connection.lookForBytes();
-      }
-    }
-    return this.candidates(user).some(({ suspect }) => suspect);
-  }
-
-  private candidates(user: UserRecord) {
-    return candidatesOf([...user.managers].map(snapshotOf), this.clock.now(), this.rules);
-  }
-
-  private evidence(manager: Manager, signal: string): Evidence {
-    return evidenceOf(snapshotOf(manager), signal, this.clock.now(), this.rules);
-  }
-
-  /** A cleanup that takes longer than all of its own deadlines together went wrong. */
-  private get attemptDeadlineMs(): number {
-    const { heartbeat, cleanup } = this.options;
-    return 4 * heartbeat.probeTimeoutMs + 3 * cleanup.hookTimeoutMs;
-  }
-}
-
-function reasonOf(signal: Choice['signal']): 'inactive' | 'no_pong' | 'evicted' {
-  if (signal === 'inactive') return 'inactive';
-  return signal === 'missed_pongs' ? 'no_pong' : 'evicted';
-}
-
-/** One cleanup under way. */
-class CleanupRun {
-  level: CleanupLevel = 'conservative';
-  attempt: Attempt | undefined;
-  readonly evicted: Eviction[] = [];
-  /** Of every manager that was ended: whether the application's hooks went well. */
-  readonly endings: Promise<boolean>[] = [];
-  private readonly startedAt: number;
-  private readonly examined: number;
-
-  constructor(
-    private readonly clock: Clock,
-    readonly user: UserRecord,
-    readonly trigger: CleanupTrigger,
-    /** The breaker is open: no probe, no hooks. */
-    readonly isCheap: boolean,
-  ) {
-    this.startedAt = clock.now();
-    this.examined = user.managers.size;
-  }
-
-  /** What every ending of this run carries. */
-  get account(): { level: CleanupLevel; trigger: CleanupTrigger; withoutHooks: boolean } {
-    return { level: this.level, trigger: this.trigger, withoutHooks: this.isCheap };
-  }
-
-  note(eviction: Eviction): void {
-    this.evicted.push(eviction);
-  }
-
-  report(outcome?: CleanupOutcome): CleanupReport {
-    return {
-      level: this.level,
-      examined: this.examined,
-      evicted: this.evicted,
-      freed: this.evicted.length,
-      durationMs: this.clock.now() - this.startedAt,
-      outcome: outcome ?? (this.evicted.length > 0 ? 'freed' : 'nothing_to_do'),
-    };
+  private candidates(user: UserRecord): Candidate[] {
+    return candidatesOf([...user.managers].map(snapshotOf), this.clock.now(), this.context.rules);
   }
 }

@@ -23,7 +23,7 @@ const GRANULARITY_MS = 50;
 /** What comes with time alone. */
 export interface ExpiryListener {
   /** Nobody came back within the resume window, or nobody ever came. */
-  windowOver(manager: Manager, evidence: Evidence): void;
+  windowOver(manager: Manager): void;
   /** Idle for `cleanup.idleTimeoutMs`. */
   idleTooLong(manager: Manager, evidence: Evidence): void;
   /** The connection's credentials ended. */
@@ -85,7 +85,7 @@ export class StatusKeeper {
     const { idleTimeoutMs } = this.options.cleanup;
     if (inactiveSince !== undefined && now >= inactiveSince + windowOf(snapshot, this.rules)) {
       this.registry.setStatus(manager, status);
-      this.listener?.windowOver(manager, evidenceOf(snapshot, 'inactive', now, this.rules));
+      this.listener?.windowOver(manager);
     } else if (
       idleTimeoutMs !== undefined &&
       snapshot.connections.length > 0 &&

@@ -15,7 +15,8 @@ import {
 import { map, type Observable } from 'rxjs';
 import { WebSocketManagerService } from '../admission/websocket-manager.service.js';
 import { CircuitBreakerService } from '../cleanup/circuit-breaker.service.js';
-import { type CleanupReport, CleanupService, type ManualCleanup } from '../cleanup/cleanup.service.js';
+import { CleanupService, type ManualCleanup } from '../cleanup/cleanup.service.js';
+import type { CleanupReport } from '../cleanup/cleanup-run.js';
 import { Clock } from '../clock/clock.js';
 import { CLEANUP_LEVELS, type CleanupLevel } from '../events/vocabulary.js';
 import type { EvictedEvent, WebSocketManagerEvent } from '../events/websocket-manager-event.js';

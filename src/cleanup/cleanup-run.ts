@@ -1,0 +1,194 @@
+import type { Clock } from '../clock/clock.js';
+import type { EventStream } from '../events/event-stream.js';
+import type { CleanupLevel, CleanupOutcome, CleanupTrigger, Evidence } from '../events/vocabulary.js';
+import type { Eviction } from '../events/websocket-manager-event.js';
+import { type AssessmentRules, evidenceOf, snapshotOf } from '../liveness/assessment.js';
+import type { ZombieDetectorService } from '../liveness/zombie-detector.service.js';
+import type { Connection } from '../manager/connection.js';
+import type { Manager } from '../manager/manager.js';
+import type { ManagerRegistry } from '../manager/manager-registry.js';
+import type { UserRecord } from '../manager/user-record.js';
+import type { Attempt } from './circuit-breaker.service.js';
+import { type Candidate, type Choice, candidatesOf, expendable, overdue } from './policy.js';
+
+/** What a cleanup did. */
+export interface CleanupReport {
+  readonly level: CleanupLevel;
+  /** Managers looked at. */
+  readonly examined: number;
+  readonly evicted: readonly Eviction[];
+  /** Slots that are free now and were not before. */
+  readonly freed: number;
+  readonly durationMs: number;
+  readonly outcome: CleanupOutcome;
+}
+
+/** What a cleanup needs of its node. */
+export interface CleanupContext {
+  readonly clock: Clock;
+  readonly registry: ManagerRegistry;
+  readonly detector: ZombieDetectorService;
+  readonly events: EventStream;
+  readonly rules: AssessmentRules;
+}
+
+/** One cleanup of one user, under way: takes what its level gives it, and keeps account. */
+export class CleanupRun {
+  level: CleanupLevel = 'conservative';
+  readonly evicted: Eviction[] = [];
+  /** Of every manager that was ended: whether the application's hooks went well. */
+  private readonly endings: Promise<boolean>[] = [];
+  private readonly startedAt: number;
+  private readonly examined: number;
+
+  constructor(
+    private readonly context: CleanupContext,
+    readonly user: UserRecord,
+    readonly trigger: CleanupTrigger,
+    /** The breaker is open: no probe, no hooks. */
+    readonly isCheap: boolean,
+    private readonly attempt: Attempt,
+  ) {
+    this.startedAt = context.clock.now();
+    this.examined = user.managers.size;
+  }
+
+  /** The user's managers, as they are now. */
+  get candidates(): Candidate[] {
+    const { clock, rules } = this.context;
+    return candidatesOf([...this.user.managers].map(snapshotOf), clock.now(), rules);
+  }
+
+  /** Whether anybody is a suspect; a byte that nobody has looked at yet acquits. */
+  get hasSuspects(): boolean {
+    for (const manager of this.user.managers) {
+      for (const connection of manager.connections) connection.lookForBytes();
+    }
+    return this.candidates.some(({ suspect }) => suspect);
+  }
+
+  /**
+   * Ends every connection that is proven dead at this moment. What is not to be believed in the background goes for
+   * a newcomer only, longest silent first, as far as it is needed.
+   */
+  takeDead(isOver = () => true): void {
+    const { detector } = this.context;
+    const dead = [...this.user.managers].flatMap((manager) =>
+      manager.connections.flatMap((connection) => {
+        const signal = detector.proofOf(connection);
+        return signal === undefined ? [] : [{ connection, signal, isRipe: this.isRipe(connection, signal) }];
+      }),
+    );
+    const doubtful = dead
+      .filter(({ isRipe }) => !isRipe)
+      .sort((a, b) => a.connection.lastHeardAt - b.connection.lastHeardAt);
+    for (const { connection, signal } of dead.filter(({ isRipe }) => isRipe))
+      this.endDead(connection, signal);
+    for (const { connection, signal } of doubtful) {
+      if (isOver()) return;
+      this.endDead(connection, signal);
+    }
+  }
+
+  /** Ends the sessions that nobody came back to, by the measure of the level. */
+  takeOverdue(): void {
+    const { clock, rules } = this.context;
+    for (const choice of overdue(this.candidates, this.level, clock.now(), rules)) this.evict(choice);
+  }
+
+  /** Gives up, one by one, what the level has beyond that; a living session only if `mayTakeLiving` agrees. */
+  takeExpendable(isOver: () => boolean, mayTakeLiving: () => boolean): void {
+    const { clock, rules } = this.context;
+    for (const choice of expendable(this.candidates, this.level, clock.now(), rules)) {
+      if (isOver() || (choice.living && !mayTakeLiving())) return;
+      this.evict(choice);
+    }
+  }
+
+  /** With a session key, and inside its window, the manager stays; otherwise it ends with its last connection. */
+  endDead(connection: Connection, signal: string): void {
+    const { manager } = connection;
+    const evidence = this.evidence(manager, signal);
+    this.reportZombie(connection, evidence);
+    connection.end({ reason: 'no_pong', evidence, ...this.account });
+    if (manager.isOpen) return;
+    this.note({ managerId: manager.id, reason: 'no_pong', evidence }, manager.close({ reason: 'no_pong' }));
+  }
+
+  evict({ managerId, signal }: Pick<Choice, 'managerId' | 'signal'>): void {
+    const manager = this.context.registry.manager(managerId);
+    if (!manager) return;
+    const evidence = this.evidence(manager, signal);
+    const reason = reasonOf(signal);
+    if (reason === 'no_pong') {
+      for (const connection of manager.connections) this.reportZombie(connection, evidence);
+    }
+    this.note({ managerId, reason, evidence }, manager.close({ reason, evidence, ...this.account }));
+  }
+
+  report(outcome?: CleanupOutcome): CleanupReport {
+    return {
+      level: this.level,
+      examined: this.examined,
+      evicted: this.evicted,
+      freed: this.evicted.length,
+      durationMs: this.context.clock.now() - this.startedAt,
+      outcome: outcome ?? (this.evicted.length > 0 ? 'freed' : 'nothing_to_do'),
+    };
+  }
+
+  /** Waits for the application's hooks, tells the breaker, and says what happened. */
+  async conclude(report: CleanupReport): Promise<CleanupReport> {
+    const hooksWentWell = (await Promise.all(this.endings)).every(Boolean);
+    this.attempt.settle(hooksWentWell && report.outcome !== 'nothing_freed');
+    const outcome: CleanupOutcome = hooksWentWell ? report.outcome : 'hooks_failed';
+    const { level, examined, freed, durationMs } = report;
+    this.context.events.report({
+      type: 'cleanup_finished',
+      userId: this.user.userId,
+      level,
+      trigger: this.trigger,
+      outcome,
+      examined,
+      freed,
+      durationMs,
+    });
+    return { ...report, outcome };
+  }
+
+  /** Nobody waits in the background: a closing handshake may take its moment, and silence may be our own fault. */
+  private isRipe({ transport, liveness }: Connection, signal: string): boolean {
+    if (transport.state === 'closing' && !liveness.closingSeen) return false;
+    return this.context.detector.isCredible(signal);
+  }
+
+  private note(eviction: Eviction, ending: Promise<boolean>): void {
+    this.evicted.push(eviction);
+    this.endings.push(ending);
+  }
+
+  private reportZombie(connection: Connection, evidence: Evidence): void {
+    this.context.events.report({
+      type: 'zombie_detected',
+      ...connection.manager.identity,
+      connectionId: connection.id,
+      evidence,
+      wasSuspect: connection.liveness.suspectedAt !== undefined,
+    });
+  }
+
+  private evidence(manager: Manager, signal: string): Evidence {
+    return evidenceOf(snapshotOf(manager), signal, this.context.clock.now(), this.context.rules);
+  }
+
+  /** What every ending of this run carries. */
+  private get account(): { level: CleanupLevel; trigger: CleanupTrigger; withoutHooks: boolean } {
+    return { level: this.level, trigger: this.trigger, withoutHooks: this.isCheap };
+  }
+}
+
+/** The reason token that the evidence of a choice leads to. */
+export function reasonOf(signal: Choice['signal']): 'inactive' | 'no_pong' | 'evicted' {
+  if (signal === 'inactive') return 'inactive';
+  return signal === 'missed_pongs' ? 'no_pong' : 'evicted';
+}
