@@ -8,6 +8,7 @@ export default defineConfig({
           name: 'unit',
           include: ['test/{unit,scenarios,properties}/**/*.test.ts'],
           pool: 'threads',
+          isolate: false,
           maxWorkers: 2,
         },
       },

@@ -64,7 +64,7 @@ export class Connection implements Due {
   private overBacklog = false;
   private terminateTimer: TimerHandle | undefined;
   private disconnectHooks: Promise<unknown>[] | undefined;
-  private gone: (() => void) | undefined;
+  private told: { readonly promise: Promise<void>; readonly resolve: () => void } | undefined;
 
   constructor(
     readonly manager: Manager,
@@ -219,7 +219,7 @@ export class Connection implements Due {
 
   /** The application has been told that the socket is closed; its hooks may still be running. */
   noteTold(): void {
-    this.gone?.();
+    this.told?.resolve();
   }
 
   /** A disconnect hook of the application that is running. Must not reject. */
@@ -231,9 +231,8 @@ export class Connection implements Due {
   /** Resolves when the socket is closed and the application's disconnect hooks are done: whether all went well. */
   async whenGone(): Promise<boolean> {
     if (!this.closed) {
-      await new Promise<void>((resolve) => {
-        this.gone = resolve;
-      });
+      this.told ??= deferred();
+      await this.told.promise;
     }
     const { clock, options } = this.manager.registry;
     const hooks = this.disconnectHooks;
@@ -241,4 +240,12 @@ export class Connection implements Due {
     const settled = await settleWithin(clock, options.cleanup.hookTimeoutMs, () => Promise.all(hooks));
     return settled.status === 'done' && settled.value.every((ok) => ok === true);
   }
+}
+
+function deferred(): { promise: Promise<void>; resolve: () => void } {
+  let resolve = () => {};
+  const promise = new Promise<void>((settle) => {
+    resolve = settle;
+  });
+  return { promise, resolve };
 }

@@ -75,7 +75,7 @@ describe('credentials', () => {
     expect(reasonOf(await refusal(`${url}/ws?expiresIn=-1`))).toEqual([401, 'unauthenticated']);
   });
 
-  it.each([{}, { 'x-as-date': '1' }])(
+  it.each<Record<string, string>>([{}, { 'x-as-date': '1' }])(
     'that expire close their own connection with 4106 (%j)',
     async (headers) => {
       const { url, service } = await startApp({

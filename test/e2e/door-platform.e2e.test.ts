@@ -18,9 +18,9 @@ async function freePort(): Promise<number> {
   return port;
 }
 
-function echoOn(...decorated: Parameters<typeof WebSocketGateway>): Type {
+function echoOn(options: object, port = 0): Type {
   class Gateway extends EchoGateway {}
-  WebSocketGateway(...decorated)(Gateway);
+  WebSocketGateway(port, options)(Gateway);
   return Gateway;
 }
 
@@ -58,11 +58,11 @@ describe('another upgrade listener on the same HTTP server', () => {
 
 describe('gateways wherever they are', () => {
   it.each([
-    ['a path', [{ path: '/own' }] as const, '/own'],
-    ['no path', [] as const, '/whatever'],
-  ])('on a port of their own with %s are guarded', async (_title, decorated, path) => {
+    ['a path', { path: '/own' }, '/own'],
+    ['no path', {}, '/whatever'],
+  ])('on a port of their own with %s are guarded', async (_title, options, path) => {
     const port = await freePort();
-    const gateway = echoOn(port, ...(decorated as [{ path: string }]));
+    const gateway = echoOn(options, port);
     const running = await startApp({ ...ONE_EACH, gateways: [gateway] });
     const url = `ws://127.0.0.1:${port}${path}`;
     const client = await connect(`${url}?userId=alice`);
@@ -125,36 +125,51 @@ describe('gateways wherever they are', () => {
     expect(called.toSorted()).toEqual([...twice, ...twice].toSorted());
   });
 
-  it('made anew for each request are guarded too, and hear nothing before their connection hook is done', async () => {
-    const told: string[] = [];
-    @Injectable({ scope: Scope.REQUEST })
-    class PerClient {
-      readonly id = Math.random();
-    }
-    @WebSocketGateway({ path: '/ws' })
-    class Gateway {
-      constructor(@Inject(PerClient) private readonly mine: PerClient) {}
-      async handleConnection(): Promise<void> {
-        await sleep(50);
-        told.push(`connected ${typeof this.mine.id}`);
-      }
-      handleDisconnect(_client: unknown, code: number): void {
-        told.push(`disconnected ${code}`);
-      }
-      @SubscribeMessage('echo')
-      echo(@MessageBody() data: unknown): unknown {
-        told.push('heard');
-        return { event: 'echo', data };
-      }
-    }
-    const running = await startApp({ ...ONE_EACH, gateways: [Gateway], providers: [PerClient] });
+  it('made anew for each client are guarded too, and hear nothing before their connection hook is done', async () => {
+    const { gateway, providers, told } = perClient();
+    const running = await startApp({ ...ONE_EACH, gateways: [gateway], providers });
     const client = await connect(`${running.url}/ws?userId=alice`);
     expect(await client.echo('x')).toBe('x');
+    expect(told).toEqual(['connected number', 'heard']);
+  });
+
+  it('made anew for each client are counted, and told how it ended', async () => {
+    const { gateway, providers, told } = perClient();
+    const running = await startApp({ ...ONE_EACH, gateways: [gateway], providers });
+    const client = await connect(`${running.url}/ws?userId=alice`);
+    await vi.waitFor(() => expect(told).toEqual(['connected number']));
     expect((await refusal(`${running.url}/ws?userId=alice`)).status).toBe(429);
     await client.leave(4000);
-    await vi.waitFor(() => expect(told).toEqual(['connected number', 'heard', 'disconnected 4000']));
+    await vi.waitFor(() => expect(told).toEqual(['connected number', 'disconnected 4000']));
+    expect(running.service.managersOf('alice')).toEqual([]);
   });
 });
+
+/** A request-scoped gateway, and what its clients made it say. */
+function perClient() {
+  const told: string[] = [];
+  @Injectable({ scope: Scope.REQUEST })
+  class PerClient {
+    readonly id = Math.random();
+  }
+  @WebSocketGateway({ path: '/ws' })
+  class Gateway {
+    constructor(@Inject(PerClient) private readonly mine: PerClient) {}
+    async handleConnection(): Promise<void> {
+      await sleep(50);
+      told.push(`connected ${typeof this.mine.id}`);
+    }
+    handleDisconnect(_client: unknown, code: number): void {
+      told.push(`disconnected ${code}`);
+    }
+    @SubscribeMessage('echo')
+    echo(@MessageBody() data: unknown): unknown {
+      told.push('heard');
+      return { event: 'echo', data };
+    }
+  }
+  return { gateway: Gateway, providers: [PerClient], told };
+}
 
 describe('an adapter of the application', () => {
   it('may be the stock one', async () => {

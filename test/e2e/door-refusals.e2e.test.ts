@@ -215,7 +215,7 @@ describe('browsers that are refused and held for a moment', () => {
     const held = crowd.filter((outcome) => outcome instanceof Client);
     const told = crowd.filter((outcome) => !(outcome instanceof Client));
     expect([held.length, told.length]).toEqual([20, 5]);
-    for (const answer of told) expectRefusal(answer, 401, 'unauthenticated');
+    for (const answer of told) expectRefusal(answer as HttpRefusal, 401, 'unauthenticated');
     for (const client of held) expect((await client.closed()).code).toBe(4501);
     await vi.waitFor(async () => {
       await connect(nobody, fromBrowser(url));

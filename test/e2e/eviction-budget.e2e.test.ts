@@ -153,6 +153,18 @@ describe('twenty-one clients of one user that all come back at once whenever the
   });
 });
 
+describe('a hundred newcomers of one user at once', () => {
+  it('are each told in time, with none of them behind the probes of the others', async () => {
+    await start({ WSM_MANAGERS_PER_USER: '5', WSM_GRACE_MS: '30000' });
+    await enterMany(5);
+    const answers = await Promise.all(Array.from({ length: 100 }, () => knock(urlOf('alice'))));
+    for (const answer of answers) expectOverLimit(answer, 30_000);
+    const slowestMs = Math.max(...answers.map(({ ms }) => ms));
+    // The probe, 100 ms, and what this process needs to open a hundred sockets.
+    expect(slowestMs).toBeLessThan(200 + 100 + 500);
+  });
+});
+
 describe("one user's flood", () => {
   it("leaves another user's handshakes quick", async () => {
     await start({ WSM_MANAGERS_PER_USER: '5', WSM_GRACE_MS: '30000' });

@@ -1,6 +1,7 @@
 import type { IncomingHttpHeaders, IncomingMessage } from 'node:http';
 import { onTestFinished } from 'vitest';
 import { type ClientOptions, WebSocket } from 'ws';
+import { BoundedWait } from './bounded-wait.js';
 
 export interface Frame {
   readonly event: string;
@@ -28,16 +29,16 @@ export class Client {
   readonly received: Frame[] = [];
   private taken = 0;
   private closing: Closed | undefined;
-  private readonly waiting = new Set<() => void>();
+  private readonly wait = new BoundedWait();
 
   constructor(readonly webSocket: WebSocket) {
     webSocket.on('message', (data) => {
       this.received.push(JSON.parse(String(data)) as Frame);
-      this.wake();
+      this.wait.wake();
     });
     webSocket.on('close', (code, reason) => {
       this.closing = { code, reason: String(reason) };
-      this.wake();
+      this.wait.wake();
     });
     webSocket.on('error', () => {});
   }
@@ -52,7 +53,12 @@ export class Client {
 
   /** The next frame that nobody has taken. */
   async next(waitMs = WAIT_MS): Promise<Frame> {
-    await this.until(() => this.received.length > this.taken, waitMs, 'no frame');
+    await this.wait.until(
+      () => this.received.length > this.taken,
+      waitMs,
+      () => `no frame; closed: ${JSON.stringify(this.closing ?? null)}`,
+      () => this.closing !== undefined,
+    );
     return this.received[this.taken++] as Frame;
   }
 
@@ -63,7 +69,11 @@ export class Client {
   }
 
   async closed(waitMs = WAIT_MS): Promise<Closed> {
-    await this.until(() => this.closing !== undefined, waitMs, 'not closed');
+    await this.wait.until(
+      () => this.closing !== undefined,
+      waitMs,
+      () => 'not closed',
+    );
     return this.closing as Closed;
   }
 
@@ -71,28 +81,6 @@ export class Client {
   async leave(code = 1000, reason = ''): Promise<Closed> {
     this.webSocket.close(code, reason);
     return this.closed();
-  }
-
-  private async until(isThere: () => boolean, waitMs: number, what: string): Promise<void> {
-    const deadline = Date.now() + waitMs;
-    while (!isThere()) {
-      const left = deadline - Date.now();
-      if (left <= 0 || (this.closing && what === 'no frame')) {
-        throw new Error(`${what} within ${waitMs} ms; closed: ${JSON.stringify(this.closing ?? null)}`);
-      }
-      await new Promise<void>((resolve) => {
-        const timer = setTimeout(resolve, left);
-        this.waiting.add(() => {
-          clearTimeout(timer);
-          resolve();
-        });
-      });
-    }
-  }
-
-  private wake(): void {
-    for (const wake of this.waiting) wake();
-    this.waiting.clear();
   }
 }
 

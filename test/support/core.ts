@@ -49,7 +49,7 @@ export interface Placed {
 export interface Admission {
   readonly result: Admitted | Refused;
   readonly tookMs: number;
-  /** Of the newcomer; undefined when it was refused, or joined somebody with `attach: false`. */
+  /** Of the newcomer; undefined when it was refused, or its manager ended before it could attach. */
   readonly socket: FakeSocket | undefined;
 }
 
@@ -152,7 +152,9 @@ export class Core {
     const startedAt = this.clock.now();
     const result = await this.factory.admit(checkUserContext({ userId, ...context }), newcomer);
     const tookMs = this.clock.now() - startedAt;
-    if (!result.admitted || connection === 'none') return { result, tookMs, socket: undefined };
+    // The door looks once more, too.
+    const attaches = result.admitted && result.manager.isOpen && connection !== 'none';
+    if (!attaches) return { result, tookMs, socket: undefined };
     return { result, tookMs, socket: this.attach(result.manager, connection) };
   }
 

@@ -243,7 +243,7 @@ class Run {
     }
     for (const [user, state] of Object.entries(expected.breaker ?? {})) {
       const now = this.core.breaker.stateOf(this.core.registry.user(user));
-      expect(now, at(`breaker of ${user}`)).toBe(state.replace('-', '_'));
+      expect(now, at(`breaker of ${user}`)).toBe(state.replace('_', '-'));
     }
   }
 

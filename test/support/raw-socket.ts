@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { connect, type Socket } from 'node:net';
 import { onTestFinished } from 'vitest';
+import { BoundedWait } from './bounded-wait.js';
 
 const WAIT_MS = 3_000;
 
@@ -14,17 +15,17 @@ export interface RawAnswer {
 export class RawSocket {
   private read = Buffer.alloc(0);
   private ended = false;
-  private readonly waiting = new Set<() => void>();
+  private readonly wait = new BoundedWait();
 
   private constructor(readonly socket: Socket) {
     socket.on('data', (chunk) => {
       this.read = Buffer.concat([this.read, chunk]);
-      this.wake();
+      this.wait.wake();
     });
     socket.on('error', () => {});
     socket.on('close', () => {
       this.ended = true;
-      this.wake();
+      this.wait.wake();
     });
   }
 
@@ -80,26 +81,9 @@ export class RawSocket {
     return this.read.length < start + length ? undefined : { start, length };
   }
 
-  private async until(isThere: () => boolean, waitMs = WAIT_MS): Promise<void> {
-    const deadline = Date.now() + waitMs;
-    while (!isThere()) {
-      const left = deadline - Date.now();
-      if (left <= 0 || this.ended) {
-        throw new Error(`${this.ended ? 'closed' : `nothing within ${waitMs} ms`}; read: ${this.read}`);
-      }
-      await new Promise<void>((resolve) => {
-        const timer = setTimeout(resolve, left);
-        this.waiting.add(() => {
-          clearTimeout(timer);
-          resolve();
-        });
-      });
-    }
-  }
-
-  private wake(): void {
-    for (const wake of this.waiting) wake();
-    this.waiting.clear();
+  private until(isThere: () => boolean, waitMs = WAIT_MS): Promise<void> {
+    const what = () => `${this.ended ? 'closed' : 'nothing'}; read: ${this.read}`;
+    return this.wait.until(isThere, waitMs, what, () => this.ended);
   }
 }
 

@@ -21,6 +21,7 @@ export function aConnection(more: Partial<ConnectionSnapshot> = {}): ConnectionS
     stalledLooks: 0,
     suspectedAt: undefined,
     provenBy: undefined,
+    detectedBy: undefined,
     bufferedBytes: 0,
     ...more,
   };

@@ -23,7 +23,8 @@ describe('proof', () => {
     ['two missed pongs and never a byte', { missedPongs: 2, confirmed: false }, 'never_completed'],
     ['output that stands still for two heartbeats', { stalledLooks: STALLED_LOOKS }, 'stalled_output'],
     ['output that stands still for less', { stalledLooks: STALLED_LOOKS - 1 }, undefined],
-    ['a verdict', { provenBy: 'signed_out' }, 'signed_out'],
+    ['a verdict', { provenBy: 'missed_pongs' }, 'missed_pongs'],
+    ['a detector', { detectedBy: 'signed_out' }, 'signed_out'],
     ['a suspicion', { suspectedAt: NOW }, undefined],
     ['hours of silence', { lastHeardAt: NOW - 9e6 }, undefined],
   ] as const)('%s', (_, more, signal) => {

@@ -29,12 +29,12 @@ describe('CircuitBreakerService', () => {
     const { core, mallory, fail } = await withUsers();
     fail(2);
     await core.clock.advance(1_000);
-    expect(core.breaker.stateOf(mallory)).toBe('half_open');
+    expect(core.breaker.stateOf(mallory)).toBe('half-open');
     for (let i = 0; i < 2; i++) core.breaker.begin(mallory, 100).settle(true);
     expect(core.breaker.stateOf(mallory)).toBe('closed');
     expect([...core.breaker.troubled]).toEqual([]);
     const changes = core.reportedOf('breaker_changed').map(({ to }) => to);
-    expect(changes).toEqual(['open', 'half_open', 'closed']);
+    expect(changes).toEqual(['open', 'half-open', 'closed']);
   });
 
   it('takes an attempt that settles after its deadline for a failure', async () => {
@@ -60,11 +60,11 @@ describe('CircuitBreakerService', () => {
     await core.clock.advance(1_000);
     early.settle(true);
     late.settle(false);
-    expect(core.breaker.stateOf(mallory)).toBe('half_open');
+    expect(core.breaker.stateOf(mallory)).toBe('half-open');
     const ofHalfOpen = core.breaker.begin(mallory, 9_999);
     core.breaker.begin(mallory, 100).settle(false);
     await core.clock.advance(1_000);
     ofHalfOpen.settle(false);
-    expect(core.breaker.stateOf(mallory)).toBe('half_open');
+    expect(core.breaker.stateOf(mallory)).toBe('half-open');
   });
 });

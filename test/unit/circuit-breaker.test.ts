@@ -23,12 +23,12 @@ describe('breaker', () => {
     ['fffs', 'open'],
     ['fffssss', 'open'],
     ['ffff', 'open'],
-    ['fff.', 'half_open'],
-    ['fff.s', 'half_open'],
+    ['fff.', 'half-open'],
+    ['fff.s', 'half-open'],
     ['fff.ss', 'closed'],
     ['fff.f', 'open'],
     ['fff.sf', 'open'],
-    ['fff.sf.s', 'half_open'],
+    ['fff.sf.s', 'half-open'],
     ['fff.sf.ss', 'closed'],
     ['fff.ssff', 'closed'],
     ['fff.ssfff', 'open'],
@@ -40,13 +40,13 @@ describe('breaker', () => {
   it('is open for exactly its reset time', () => {
     const { breaker } = play('fff');
     expect(stateOf(breaker, 999, RULES)).toBe('open');
-    expect(stateOf(breaker, 1_000, RULES)).toBe('half_open');
+    expect(stateOf(breaker, 1_000, RULES)).toBe('half-open');
   });
 
   it('is not held open by failures of cleanups that began before', () => {
     const { breaker } = play('fff');
     const later = afterFailure(breaker, 999, RULES);
-    expect(stateOf(later, 1_000, RULES)).toBe('half_open');
+    expect(stateOf(later, 1_000, RULES)).toBe('half-open');
   });
 
   it('leaves nothing behind when it closes', () => {

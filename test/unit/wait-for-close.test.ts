@@ -1,3 +1,4 @@
+import { once } from 'node:events';
 import { type AddressInfo } from 'node:net';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import WebSocket, { WebSocketServer } from 'ws';
@@ -32,6 +33,7 @@ describe('waitForClose', () => {
 
   it('says what it waited for in vain', async () => {
     const socket = new WebSocket(url);
+    await once(socket, 'open');
     await expect(waitForClose(socket, 50)).rejects.toThrow('not closed within 50 ms (readyState 1)');
     expect(socket.listenerCount('close')).toBe(0);
   });
