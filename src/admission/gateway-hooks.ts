@@ -9,6 +9,8 @@ import { connectionOf } from './managed-websocket.js';
  * (`/internal`), the value did not.
  */
 const GATEWAY_METADATA = 'websockets:is_gateway';
+const OPTIONS_METADATA = 'websockets:gateway_options';
+const PORT_METADATA = 'port';
 
 type Hook = (this: unknown, client: unknown, ...args: unknown[]) => unknown;
 type HookName = 'handleConnection' | 'handleDisconnect';
@@ -29,6 +31,9 @@ export class GatewayHooks {
   /** Of connections whose `handleConnection` is still running. */
   private readonly connecting = new WeakMap<Connection, Promise<unknown>[]>();
   private readonly disconnecting = new Set<Promise<boolean>>();
+  private readonly scoped: object[] = [];
+  /** Of connections whose `handleConnection` has still to be called. */
+  private readonly expected = new WeakMap<Connection, (done: boolean) => void>();
 
   constructor(
     private readonly discovery: DiscoveryService,
@@ -40,9 +45,33 @@ export class GatewayHooks {
     for (const { instance, metatype, isDependencyTreeStatic } of this.gateways()) {
       // A static gateway is one object; a request-scoped one is made anew for each client from its prototype.
       const target = (isDependencyTreeStatic ? instance : metatype.prototype) as Gateway;
-      this.guard(target, 'handleConnection');
+      if (!isDependencyTreeStatic) {
+        if (target.handleConnection) this.scoped.push(metatype);
+        // Without the hook, Nest has nowhere to send the error of a dependency that cannot be made for a client.
+        target.handleConnection ??= () => {};
+        target.handleDisconnect ??= () => {};
+      }
+      this.guard(target, 'handleConnection', !isDependencyTreeStatic);
       this.guard(target, 'handleDisconnect');
     }
+  }
+
+  /** Whether a gateway of this server is made anew for each client, and calls `handleConnection` only then. */
+  connectsLater(port: number, path: unknown): boolean {
+    return this.scoped.some((metatype) => {
+      const options = Reflect.getMetadata(OPTIONS_METADATA, metatype) as { path?: unknown } | undefined;
+      return (Reflect.getMetadata(PORT_METADATA, metatype) ?? 0) === port && options?.path === path;
+    });
+  }
+
+  /** The client's `handleConnection` will be called: until it is done, {@link whenConnected} waits. */
+  expectConnected(client: unknown): void {
+    const connection = connectionOf(client);
+    if (!connection || this.expected.has(connection)) return;
+    const settled = new Promise<boolean>((resolve) => {
+      this.expected.set(connection, resolve);
+    });
+    this.track('handleConnection', connection, settled);
   }
 
   /** Resolves when the client's `handleConnection` hooks are done; undefined: nothing to wait for. */
@@ -69,11 +98,15 @@ export class GatewayHooks {
     }
   }
 
-  private guard(target: Gateway, name: HookName): void {
+  private guard(target: Gateway, name: HookName, isLater = false): void {
     const original = target[name];
     if (typeof original !== 'function' || GUARDED in original) return;
-    const call = (self: unknown, client: unknown, args: unknown[]) =>
-      this.call(name, original, self, client, args);
+    const call = (self: unknown, client: unknown, args: unknown[]) => {
+      const result = this.call(name, original, self, client, args);
+      const connection = isLater ? connectionOf(client) : undefined;
+      if (connection) void Promise.resolve(result).then(() => this.expected.get(connection)?.(true));
+      return result;
+    };
     const guarded: Hook = function (client, ...args) {
       return call(this, client, args);
     };

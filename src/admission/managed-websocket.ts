@@ -1,3 +1,4 @@
+import { EventEmitter } from 'node:events';
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { Connection } from '../manager/connection.js';
@@ -58,6 +59,19 @@ export function managedWebSocketClass(base: WebSocketClass, sink: SocketErrorSin
   return class extends BaseWebSocket implements ManagedWebSocket {
     [CONNECTION]: Connection | undefined = undefined;
 
+    constructor(...args: unknown[]) {
+      super(...args);
+      // Asks Node to watch the promises of asynchronous listeners, which would otherwise end the process.
+      (EventEmitter as unknown as (this: object, options: object) => void).call(this, {
+        captureRejections: true,
+      });
+    }
+
+    [EventEmitter.captureRejectionSymbol](error: unknown, event: string): void {
+      sink.listenerFailed(event, error);
+      this[CONNECTION]?.end({ reason: 'internal' });
+    }
+
     override send(data: unknown, ...rest: unknown[]): void {
       const connection = this[CONNECTION];
       if (!connection || connection.detached) {
@@ -71,6 +85,12 @@ export function managedWebSocketClass(base: WebSocketClass, sink: SocketErrorSin
 
     sendUncounted(data: string): void {
       super.send(data);
+    }
+
+    override close(code?: number, reason?: string): void {
+      super.close(code, reason);
+      // The peer's answer has to be read, even while a connection hook holds the messages back.
+      if (this.isPaused) this.resume();
     }
 
     override emit(event: string, ...args: unknown[]): boolean {

@@ -1,4 +1,5 @@
 import type { IncomingMessage } from 'node:http';
+import { synchronous } from '../options/synchronous.js';
 import type { AllowedOrigins } from '../options/websocket-manager-options.interface.js';
 
 /**
@@ -8,7 +9,7 @@ import type { AllowedOrigins } from '../options/websocket-manager-options.interf
 export function isOriginAllowed(request: IncomingMessage, allowed: AllowedOrigins): boolean {
   const { origin, host } = request.headers;
   if (origin === undefined || allowed === '*') return true;
-  if (typeof allowed === 'function') return allowed(origin, request) === true;
+  if (typeof allowed === 'function') return synchronous(allowed(origin, request), 'admission.allowedOrigins');
   if (allowed === 'same-host') return hostOf(origin) === host?.toLowerCase();
   return allowed.some((entry) =>
     typeof entry === 'string' ? entry.toLowerCase() === origin.toLowerCase() : matches(entry, origin),

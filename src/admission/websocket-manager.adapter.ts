@@ -40,6 +40,8 @@ type Transform = (data: unknown) => Observable<unknown>;
 export class WebSocketManagerAdapter implements WebSocketAdapter {
   private inner: WsAdapter | undefined;
   private hooksAreGuarded = false;
+  /** Servers of request-scoped gateways: their `handleConnection` is called only after they are made. */
+  private readonly connectingLater = new WeakSet<object>();
   private forceCloseConnectionsValue: boolean | undefined;
   /** HTTP servers whose upgrades we hand out. */
   private readonly upgradeListeners = new Map<Server, UpgradeListener>();
@@ -83,13 +85,19 @@ export class WebSocketManagerAdapter implements WebSocketAdapter {
     // The stock adapter logs every protocol error of every client; ours are seen by the door.
     if (inner.constructor === WsAdapter) (server as PathOwner).removeAllListeners('connection');
     this.door.guard(server as WebSocketServerLike);
+    if (this.hooks.connectsLater(port, options.path)) this.connectingLater.add(server as object);
     const shared = registriesOf(inner).httpServersRegistry.get(port);
     if (shared) this.handOutUpgrades(port, shared, shared === http ? before : []);
     return server;
   }
 
   bindClientConnect(server: unknown, callback: (...args: unknown[]) => void): void {
-    this.innerAdapter().bindClientConnect(server as never, callback);
+    const announced = (...args: unknown[]) => {
+      this.hooks.expectConnected(args[0]);
+      callback(...args);
+    };
+    const isLater = this.connectingLater.has(server as object);
+    this.innerAdapter().bindClientConnect(server as never, isLater ? announced : callback);
   }
 
   bindClientDisconnect(client: unknown, callback: (...args: unknown[]) => void): void {
@@ -169,7 +177,9 @@ export class WebSocketManagerAdapter implements WebSocketAdapter {
   }
 
   private ownerOf(port: number, { url = '/' }: IncomingMessage): PathOwner | undefined {
-    const target = `ws://localhost${url.startsWith('/') ? '' : '/'}${url}`;
+    // In absolute form, as proxies write it, or else a path.
+    const isAbsolute = /^(http|ws)s?:\/\//i.test(url);
+    const target = isAbsolute ? url : `ws://localhost${url.startsWith('/') ? '' : '/'}${url}`;
     if (!URL.canParse(target)) return undefined;
     const { pathname } = new URL(target);
     return registriesOf(this.innerAdapter())

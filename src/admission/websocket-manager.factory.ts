@@ -8,6 +8,7 @@ import type { Manager } from '../manager/manager.js';
 import { ManagerRegistry } from '../manager/manager-registry.js';
 import type { UserRecord } from '../manager/user-record.js';
 import type { SlotHolder, SlotReply, SlotRequest } from '../options/slot-store.interface.js';
+import { synchronous } from '../options/synchronous.js';
 import { type CheckedUserContext, checkUserContext, type UserContext } from '../options/user-context.js';
 import { RESOLVED_OPTIONS, type ResolvedOptions } from '../options/websocket-manager-options.interface.js';
 import { SlotLedger } from '../store/slot-ledger.js';
@@ -286,9 +287,11 @@ export class WebSocketManagerFactory {
     if (typeof managersPerUser === 'number') return managersPerUser;
     let limit: number;
     try {
-      limit = managersPerUser(context);
+      limit = synchronous(managersPerUser(context), 'limits.managersPerUser');
     } catch (error) {
-      throw new LimitFunctionError('the function threw', { cause: error });
+      throw new LimitFunctionError(error instanceof Error ? error.message : 'the function threw', {
+        cause: error,
+      });
     }
     if (limit === Number.POSITIVE_INFINITY || (Number.isSafeInteger(limit) && limit >= 1)) return limit;
     throw new LimitFunctionError(`the function returned ${String(limit)}; allowed: a whole number from 1`);
