@@ -9,7 +9,8 @@ import type { AllowedOrigins } from '../options/websocket-manager-options.interf
 export function isOriginAllowed(request: IncomingMessage, allowed: AllowedOrigins): boolean {
   const { origin, host } = request.headers;
   if (origin === undefined || allowed === '*') return true;
-  if (typeof allowed === 'function') return synchronous(allowed(origin, request), 'admission.allowedOrigins');
+  if (typeof allowed === 'function')
+    return synchronous(allowed(origin, request), 'admission.allowedOrigins') === true;
   if (allowed === 'same-host') return hostOf(origin) === host?.toLowerCase();
   return allowed.some((entry) =>
     typeof entry === 'string' ? entry.toLowerCase() === origin.toLowerCase() : matches(entry, origin),

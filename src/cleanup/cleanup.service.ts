@@ -154,8 +154,8 @@ export class CleanupService {
   }
 
   /** Begins the probe that a newcomer at the limit may need, while it still waits for its turn. */
-  startProbe(user: UserRecord): Promise<void> | undefined {
-    return this.breaker.isOpen(user) ? undefined : this.detector.probe(user);
+  startProbe(user: UserRecord): Promise<void> {
+    return this.detector.probe(user);
   }
 
   /** Milliseconds until a living session of the user may be asked to leave. */

@@ -203,10 +203,10 @@ export class Connection implements Due {
       this.transport.send(closingFrame(code, reason, retryAfterMs));
       this.transport.close(code, reason);
     }
-    if (this.closed || this.terminateTimer) return;
+    // A drain has one deadline for all, and terminates what is left itself.
+    if (this.closed || this.terminateTimer || reason === 'draining') return;
     const { clock, options } = this.manager.registry;
-    const patienceMs = reason === 'draining' ? options.drain.timeoutMs : options.cleanup.hookTimeoutMs;
-    this.terminateTimer = clock.setTimeout(() => this.transport.terminate(), patienceMs);
+    this.terminateTimer = clock.setTimeout(() => this.transport.terminate(), options.cleanup.hookTimeoutMs);
   }
 
   /** The socket is closed. Called by the transport, once, before the application hears of it. */

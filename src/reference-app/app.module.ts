@@ -10,9 +10,16 @@ import { type Environment, validateEnvironment } from './environment.js';
 import { LanguageModel } from './language-model.js';
 import { MetricsController } from './metrics.controller.js';
 
+/** Awaited here: what is wrong with the environment is then wrong with the import, and said in one line. */
+const configuration = await ConfigModule.forRoot({
+  isGlobal: true,
+  cache: true,
+  validate: validateEnvironment,
+});
+
 @Module({
   imports: [
-    ConfigModule.forRoot({ isGlobal: true, cache: true, validate: validateEnvironment }),
+    configuration,
     ScheduleModule.forRoot(),
     WebSocketManagerModule.forRootAsync({
       inject: [ConfigService],

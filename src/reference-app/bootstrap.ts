@@ -10,6 +10,8 @@ export async function bootstrap(): Promise<void> {
     const { AppModule } = await import('./app.module.js');
     const app = await NestFactory.create(AppModule, {
       abortOnError: false,
+      // A connection that never asks for anything must not keep the process from ending.
+      forceCloseConnections: true,
       logger: ['log', 'warn', 'error'],
     });
     app.enableShutdownHooks();

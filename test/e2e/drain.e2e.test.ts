@@ -114,7 +114,7 @@ describe('SIGTERM', () => {
     expectPoliteEnd(exit);
     expect(exit.ms).toBeGreaterThan(TIMEOUT_MS - 200);
     expect(exit.ms).toBeLessThan(TIMEOUT_MS + EXIT_MS);
-    expect(exit.stdout).toMatch(/Drained 2 connections/);
+    expect(exit.stdout).toMatch(/Drained 2 connections, 1 of them terminated/);
     expectGoodbye(client as Stranger);
   });
 
