@@ -91,28 +91,29 @@ export class Door implements SocketErrorSink {
         upgrade.complete((webSocket) => webSocket.terminate());
         return;
       }
-      const decision = await this.decide(upgrade);
-      if ('reason' in decision) this.refuse(upgrade, decision);
-      else this.letIn(upgrade, decision.admission, decision.context, onUpgraded);
+      const context = await this.identify(upgrade.request);
+      if ('reason' in context) this.refuse(upgrade, context);
+      else await this.admit(upgrade, context, onUpgraded);
     } catch (error) {
       this.events.report({ type: 'hook_failed', hook: 'upgrade', error });
       upgrade.socket.destroy();
     }
   }
 
-  private async decide(
-    upgrade: Upgrade,
-  ): Promise<Refusal | { admission: Admitted; context: CheckedUserContext }> {
-    const { request, socket } = upgrade;
+  private async identify(request: IncomingMessage): Promise<CheckedUserContext | Refusal> {
     if (this.drain.isDraining) return { reason: 'draining', retryAfterMs: this.drain.drawRetryAfterMs() };
-    const origin = this.checkOrigin(request);
-    if (origin) return origin;
-    const context = await this.authenticate(request);
-    if ('reason' in context) return context;
-    const admission = await this.factory.admit(context, { isGone: () => hasLeft(socket) });
-    if (admission.admitted) return { admission, context };
-    const { reason, retryAfterMs } = admission;
-    return { reason, retryAfterMs, userId: context.userId };
+    return this.checkOrigin(request) ?? this.authenticate(request);
+  }
+
+  private async admit(upgrade: Upgrade, context: CheckedUserContext, onUpgraded: OnUpgraded): Promise<void> {
+    const newcomer = { isGone: () => hasLeft(upgrade.socket) };
+    let admission = await this.factory.admit(context, newcomer);
+    // A session that was joined may have had to go in the very moment: then it is a new one.
+    while (admission.admitted && !admission.manager.isOpen) {
+      admission = await this.factory.admit(context, newcomer);
+    }
+    if (admission.admitted) this.letIn(upgrade, admission, context, onUpgraded);
+    else this.refuse(upgrade, { ...admission, userId: context.userId });
   }
 
   private checkOrigin(request: IncomingMessage): Refusal | undefined {

@@ -10,7 +10,11 @@ import { ManagerRegistry } from '../manager/manager-registry.js';
 /** What an application talks to. */
 @Injectable()
 export class WebSocketManagerService {
-  /** Everything that happens. A listener that throws is logged, and ends nothing. */
+  /**
+   * Everything that happens. A listener that throws or rejects is logged, and ends nothing, behind operators of this
+   * stream too (`events$.pipe(...)`). A new stream that is made of it, as by `merge(events$, other)`, is RxJS' own, and
+   * there a throw ends the process as ever.
+   */
   readonly events$: Observable<WebSocketManagerEvent>;
 
   constructor(

@@ -189,7 +189,7 @@ export class CleanupService {
     run.level = level;
     run.takeDead();
     run.takeOverdue();
-    if (reaches(level, 'aggressive') && !run.isCheap) {
+    if (reaches(level, 'aggressive') && !run.isCheap && user.managers.size > 0) {
       await this.detector.probe(user);
       if (run.hasSuspects) await this.detector.confirmSuspects(user);
       run.takeDead();
