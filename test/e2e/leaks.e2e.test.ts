@@ -174,7 +174,10 @@ describe('after 20,000 connections that came and went in every way', () => {
     await whenEmpty();
 
     const { body } = await new Operator(server).get('overview').expect(200);
-    expect(body).toMatchObject({ status: 'up', managers: 0, users: 0, usersAtLimit: 0, connections: 0 });
+    // On a busy machine most clients may have been silent at once: self-preservation then has its three beats.
+    const reasons = (body.reasons as string[]).filter((reason) => reason !== 'self-preservation');
+    expect(reasons).toEqual([]);
+    expect(body).toMatchObject({ managers: 0, users: 0, usersAtLimit: 0, connections: 0 });
     expect(body.byStatus).toEqual({ healthy: 0, idle: 0, zombie: 0, inactive: 0, unknown: 0 });
     await until(
       () => openFiles() <= filesBefore + 1,
