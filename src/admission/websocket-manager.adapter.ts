@@ -62,7 +62,7 @@ export class WebSocketManagerAdapter implements WebSocketAdapter {
     config.setIoAdapter = (adapter) => this.wrap(adapter);
   }
 
-  // Nest sets it on the adapter, and its own close reads it.
+  /** For Nest, which sets it before the first server is created. */
   set forceCloseConnections(value: boolean) {
     this.forceCloseConnectionsValue = value;
     if (this.inner) this.inner.forceCloseConnections = value;
@@ -108,8 +108,9 @@ export class WebSocketManagerAdapter implements WebSocketAdapter {
     const connection = connectionOf(client);
     this.holdUntilConnected(client as ManagedWebSocket);
     this.innerAdapter().bindMessageHandlers(client, handlers, (data) => {
+      const answers = transform(data);
       const done = connection?.manager.beginWork() ?? (() => {});
-      return transform(data).pipe(
+      return answers.pipe(
         // On Nest 11 what gets this far would end the client's stream, and the process with it.
         catchError((error: unknown) => {
           this.events.report({ type: 'hook_failed', hook: 'message handler', error });
@@ -194,9 +195,10 @@ export class WebSocketManagerAdapter implements WebSocketAdapter {
       return;
     }
     // Somebody else may want it. If nobody has answered after a while, nobody will, and it must not stay open.
-    const untouched = () => (socket as Duplex & { bytesWritten?: number }).bytesWritten === 0;
+    const written = () => (socket as Duplex & { bytesWritten?: number }).bytesWritten;
+    const writtenBefore = written();
     const timer = this.clock.setTimeout(() => {
-      if (untouched()) socket.destroy();
+      if (written() === writtenBefore) socket.destroy();
     }, this.options.admission.authenticateTimeoutMs);
     socket.once('close', () => this.clock.clearTimeout(timer));
   }
