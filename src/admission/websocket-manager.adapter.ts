@@ -194,11 +194,10 @@ export class WebSocketManagerAdapter implements WebSocketAdapter {
       this.refusals.answerNotFound(socket);
       return;
     }
-    // Somebody else may want it. If nobody has answered after a while, nobody will, and it must not stay open.
-    const written = () => (socket as Duplex & { bytesWritten?: number }).bytesWritten;
-    const writtenBefore = written();
+    // Somebody else may want it. If nobody reads it after a while, nobody will, and it must not stay open.
+    const isTaken = () => socket.listenerCount('data') > 0 || socket.listenerCount('readable') > 0;
     const timer = this.clock.setTimeout(() => {
-      if (written() === writtenBefore) socket.destroy();
+      if (!isTaken()) socket.destroy();
     }, this.options.admission.authenticateTimeoutMs);
     socket.once('close', () => this.clock.clearTimeout(timer));
   }
