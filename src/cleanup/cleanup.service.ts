@@ -98,7 +98,9 @@ export class CleanupService {
     const current = this.running.get(user);
     if (current && reaches(current.level, level)) return current.report;
     const before = current?.report ?? Promise.resolve();
-    const report = before.then(() => this.runInBackground(user, level, trigger));
+    const report = before
+      .then(() => this.runInBackground(user, level, trigger))
+      .catch((error: unknown) => this.reportFailure(user, level, error));
     const entry = { level, report };
     this.running.set(user, entry);
     void report.finally(() => {
@@ -204,6 +206,13 @@ export class CleanupService {
     }
     const hasFailed = count > 0 && run.evicted.length === 0;
     return run.conclude(run.report(hasFailed ? 'nothing_freed' : undefined));
+  }
+
+  /** Nobody waits for a cleanup in the background: what goes wrong in it is said, and the next one is tried. */
+  private reportFailure(user: UserRecord, level: CleanupLevel, error: unknown): CleanupReport {
+    this.events.report({ type: 'hook_failed', hook: 'cleanup', error });
+    const examined = user.managers.size;
+    return { level, examined, evicted: [], freed: 0, durationMs: 0, outcome: 'nothing_freed' };
   }
 
   /** The end of one manager or connection by itself, outside any cleanup of its user. */
