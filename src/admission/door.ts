@@ -3,7 +3,7 @@ import type { Duplex } from 'node:stream';
 import { Inject, Injectable } from '@nestjs/common';
 import { Clock } from '../clock/clock.js';
 import { settleWithin } from '../clock/deadline.js';
-import type { RejectionReason } from '../events/close-reason.js';
+import type { DisconnectReason, EndReason, RejectionReason } from '../events/close-reason.js';
 import { EventStream } from '../events/event-stream.js';
 import type { CheckedUserContext } from '../options/user-context.js';
 import { checkUserContext, InvalidUserContextError } from '../options/user-context.js';
@@ -108,8 +108,8 @@ export class Door implements SocketErrorSink {
   private async admit(upgrade: Upgrade, context: CheckedUserContext, onUpgraded: OnUpgraded): Promise<void> {
     const newcomer = { isGone: () => hasLeft(upgrade.socket) };
     let admission = await this.factory.admit(context, newcomer);
-    // A session that was joined may have had to go in the very moment: then it is a new one.
-    while (admission.admitted && !admission.manager.isOpen) {
+    // A session that was joined may have had to go in the very moment: then it is made anew.
+    if (admission.admitted && admission.outcome === 'joined' && !admission.manager.isOpen) {
       admission = await this.factory.admit(context, newcomer);
     }
     if (admission.admitted) this.letIn(upgrade, admission, context, onUpgraded);
@@ -170,7 +170,7 @@ export class Door implements SocketErrorSink {
       socket.off('close', giveBack);
       const managed = webSocket as ManagedWebSocket;
       if (!manager.isOpen) {
-        this.refusals.hold(manager.userId, managed, 'internal');
+        this.refusals.hold(manager.userId, managed, reasonToTell(manager.endedBy));
         return;
       }
       const now = this.clock.now();
@@ -202,7 +202,7 @@ export class Door implements SocketErrorSink {
       });
     }
     const owner = userId ?? `address ${request.socket.remoteAddress ?? 'unknown'}`;
-    if (this.tellsByClose(request, reason) && this.refusals.mayHold(owner)) {
+    if (isToldByClose(reason) && this.tellsByClose(request) && this.refusals.mayHold(owner)) {
       complete((webSocket) => this.refusals.hold(owner, webSocket as ManagedWebSocket, reason, retryAfterMs));
     } else {
       this.refusals.answer(socket, reason, retryAfterMs);
@@ -210,11 +210,19 @@ export class Door implements SocketErrorSink {
   }
 
   /** A browser cannot see an HTTP status: it is let in, told, and closed. */
-  private tellsByClose(request: IncomingMessage, reason: RejectionReason): boolean {
-    if (reason === 'forbidden_origin' || reason === 'bad_request') return false;
+  private tellsByClose(request: IncomingMessage): boolean {
     const { rejectWith } = this.options.admission;
     return rejectWith === 'close' || (rejectWith === 'auto' && request.headers.origin !== undefined);
   }
+}
+
+function isToldByClose(reason: RejectionReason): reason is RejectionReason & DisconnectReason {
+  return reason !== 'forbidden_origin' && reason !== 'bad_request';
+}
+
+/** What a client hears whose session ended before its handshake was complete. */
+function reasonToTell(endedBy: EndReason | undefined): DisconnectReason {
+  return endedBy === undefined || endedBy === 'left' || endedBy === 'inactive' ? 'internal' : endedBy;
 }
 
 /** What RFC 6455 asks of an opening handshake, checked before anybody's hook is asked about it. */

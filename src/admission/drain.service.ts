@@ -9,9 +9,10 @@ import { RESOLVED_OPTIONS, type ResolvedOptions } from '../options/websocket-man
 import { SlotLedger } from '../store/slot-ledger.js';
 import { DrainState } from './drain-state.js';
 import { GatewayHooks } from './gateway-hooks.js';
+import { Refusals } from './refusal.js';
 
-/** Closes come in waves this far apart. */
-const WAVE_MS = 20;
+/** Closes come in waves, at least this far apart. */
+const LEAST_WAVE_MS = 20;
 
 /** Ends every session politely before the process goes: told why, closed with 1012, spread over time. */
 @Injectable()
@@ -23,6 +24,7 @@ export class DrainService {
     private readonly registry: ManagerRegistry,
     private readonly ledger: SlotLedger,
     private readonly hooks: GatewayHooks,
+    private readonly refusals: Refusals,
     private readonly state: DrainState,
     private readonly events: EventStream,
     @Inject(RESOLVED_OPTIONS) private readonly options: ResolvedOptions,
@@ -52,7 +54,10 @@ export class DrainService {
     await settleWithin(this.clock, this.options.drain.timeoutMs, async () => {
       await closing;
       await Promise.all(connections.map((connection) => connection.whenGone()));
+      // A request-scoped gateway is made before its hook is called.
+      await new Promise<void>((resolve) => this.clock.afterReads(resolve));
       await this.hooks.whenDisconnected();
+      await this.refusals.whenNoneHeld();
     });
     const left = connections.filter((connection) => !connection.closed);
     for (const connection of left) connection.transport.terminate();
@@ -67,20 +72,27 @@ export class DrainService {
 
   private async closeAll(): Promise<void> {
     const managers = shuffled([...this.registry.allManagers]);
-    const waves = Math.max(1, Math.floor(this.options.drain.spreadMs / WAVE_MS));
+    const { spreadMs } = this.options.drain;
+    const waves = Math.max(1, Math.min(managers.length, Math.floor(spreadMs / LEAST_WAVE_MS)));
     const perWave = Math.ceil(managers.length / waves);
+    const closing: Promise<unknown>[] = [];
     for (let next = 0; next < managers.length; next += perWave) {
-      if (next > 0) await new Promise<void>((resolve) => void this.clock.setTimeout(resolve, WAVE_MS));
-      for (const manager of managers.slice(next, next + perWave)) this.close(manager);
+      if (next > 0) await this.pause(spreadMs / waves);
+      for (const manager of managers.slice(next, next + perWave)) closing.push(this.close(manager));
     }
+    await Promise.all(closing);
+  }
+
+  private pause(ms: number): Promise<void> {
+    return new Promise((resolve) => void this.clock.setTimeout(resolve, ms));
   }
 
   /** Each connection gets a time of its own to come back at. */
-  private close(manager: Manager): void {
-    const [last, ...others] = [...manager.connections].reverse() as [Connection?, ...Connection[]];
+  private close(manager: Manager): Promise<boolean> {
+    const [, ...others] = [...manager.connections].reverse() as [Connection?, ...Connection[]];
     const ending = () => ({ reason: 'draining', retryAfterMs: this.state.drawRetryAfterMs() }) as const;
     for (const connection of others) connection.end(ending());
-    if (last || manager.isOpen) void manager.close(ending());
+    return manager.close(ending());
   }
 }
 

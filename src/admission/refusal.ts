@@ -2,7 +2,12 @@ import { STATUS_CODES } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { Injectable } from '@nestjs/common';
 import { Clock } from '../clock/clock.js';
-import { CLOSE_REASONS, closingFrame, type RejectionReason } from '../events/close-reason.js';
+import {
+  CLOSE_REASONS,
+  closingFrame,
+  type DisconnectReason,
+  type RejectionReason,
+} from '../events/close-reason.js';
 import type { ManagedWebSocket } from './managed-websocket.js';
 
 /** How long a refused browser is held before it is closed: drawn between these, so that loops stay slow. */
@@ -19,6 +24,7 @@ const LINGER_MS = 2_000;
 export class Refusals {
   private readonly heldBy = new Map<string, number>();
   private heldInAll = 0;
+  private readonly waiting: (() => void)[] = [];
 
   constructor(private readonly clock: Clock) {}
 
@@ -27,17 +33,24 @@ export class Refusals {
     return this.heldInAll;
   }
 
+  /** Resolves when none is held any more. */
+  async whenNoneHeld(): Promise<void> {
+    if (this.heldInAll === 0) return;
+    await new Promise<void>((resolve) => this.waiting.push(resolve));
+  }
+
   /** Whether one more may be accepted only to be closed. `owner`: the user, or the address of a stranger. */
   mayHold(owner: string): boolean {
     return this.heldInAll < MOST_HELD && (this.heldBy.get(owner) ?? 0) < MOST_HELD_OF_ONE;
   }
 
   /** Closes an accepted socket with the reason's code, after a short random while. */
-  hold(owner: string, webSocket: ManagedWebSocket, reason: RejectionReason, retryAfterMs?: number): void {
+  hold(owner: string, webSocket: ManagedWebSocket, reason: DisconnectReason, retryAfterMs?: number): void {
     const { code } = CLOSE_REASONS[reason];
-    if (code === undefined) throw new Error(`${reason} has no close code`);
     this.count(owner, 1);
-    const delayMs = HOLD_LEAST_MS + Math.random() * (HOLD_MOST_MS - HOLD_LEAST_MS);
+    // A server that goes has no time to slow anybody down.
+    const delayMs =
+      reason === 'draining' ? 0 : HOLD_LEAST_MS + Math.random() * (HOLD_MOST_MS - HOLD_LEAST_MS);
     const close = () => {
       webSocket.sendUncounted(closingFrame(code, reason, retryAfterMs));
       webSocket.close(code, reason);
@@ -98,5 +111,6 @@ export class Refusals {
     const held = (this.heldBy.get(owner) ?? 0) + by;
     if (held > 0) this.heldBy.set(owner, held);
     else this.heldBy.delete(owner);
+    if (this.heldInAll === 0) for (const resolve of this.waiting.splice(0)) resolve();
   }
 }

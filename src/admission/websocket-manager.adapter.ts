@@ -137,6 +137,11 @@ export class WebSocketManagerAdapter implements WebSocketAdapter {
 
   private wrap(adapter: WebSocketAdapter): void {
     if (adapter === this) return;
+    if (adapter instanceof WebSocketManagerAdapter) {
+      throw new Error(
+        'WebSocketManagerModule: forRoot: got a second call; allowed: one import for the application',
+      );
+    }
     if (!isWsAdapter(adapter)) {
       const name = adapter?.constructor?.name ?? String(adapter);
       throw new Error(
@@ -189,8 +194,8 @@ export class WebSocketManagerAdapter implements WebSocketAdapter {
   }
 
   private leaveToOthers(server: Server, socket: Duplex): void {
+    socket.on('error', () => socket.destroy());
     if (server.listenerCount('upgrade') === 1) {
-      socket.on('error', () => socket.destroy());
       this.refusals.answerNotFound(socket);
       return;
     }

@@ -86,8 +86,7 @@ export class WebSocketManagerFactory {
   /** The decision, for the door: what {@link create} does, with a refusal as an answer. Never throws. */
   async admit(context: CheckedUserContext, newcomer: Newcomer = IN_CODE): Promise<Admitted | Refused> {
     const startedAt = this.clock.now();
-    if (this.drain.isDraining)
-      return this.refuse(context, startedAt, 'draining', this.drain.drawRetryAfterMs());
+    if (this.drain.isDraining) return this.refuseDraining(context, startedAt);
     const user = this.registry.enter(context.userId);
     user.admissions++;
     try {
@@ -122,7 +121,7 @@ export class WebSocketManagerFactory {
     // Who waits for a turn at the limit must not wait for a probe after that.
     const probe =
       this.lanes.has(user) && user.managers.size >= limit ? this.cleanup.startProbe(user) : undefined;
-    return this.inTurn(user, () => this.takeTurn({ ...admission, probe }, reply));
+    return this.serve({ ...admission, reply, probe });
   }
 
   /** Admissions of one user are served one at a time, in order. */
@@ -142,50 +141,55 @@ export class WebSocketManagerFactory {
     }
   }
 
-  private async takeTurn(
-    admission: PendingAdmission,
-    firstReply: SlotReply | Promise<SlotReply> | undefined,
-  ): Promise<Admitted | Refused> {
-    const { user, context, newcomer, startedAt, request } = admission;
+  /** Turn after turn, until there is an answer; who waits for a slot in between holds nobody else up. */
+  private async serve(admission: PendingAdmission): Promise<Admitted | Refused> {
+    const { user, context, newcomer, startedAt } = admission;
     const queueUntil = startedAt + this.options.admission.queueTimeoutMs;
-    let reply = firstReply;
-    let { probe } = admission;
+    for (let turn = admission; ; turn = { ...admission, reply: undefined, probe: undefined }) {
+      const answer = await this.inTurn(user, () => this.takeTurn(turn));
+      if ('admitted' in answer) return answer;
+      const { retryAfterMs } = answer;
+      if (await this.waitForSlot(user, newcomer, queueUntil, retryAfterMs)) continue;
+      this.evicted.notePromise(user, context.sessionKey, retryAfterMs);
+      return this.refuse(context, startedAt, 'over_limit', retryAfterMs, answer);
+    }
+  }
+
+  private async takeTurn(admission: PendingAdmission): Promise<Admitted | Refused | NoSlot> {
+    const { user, context, newcomer, startedAt } = admission;
+    // Where the limit was lowered, a newcomer takes one place and adds none: it cannot cost all that are too many.
+    const request = { ...admission.request, limit: Math.max(admission.request.limit, user.managers.size) };
+    let { reply, probe } = admission;
     let outcome: AdmissionOutcome = 'admitted';
-    for (let attempt = 1; ; attempt++) {
+    for (let attempt = 1; attempt <= MOST_ATTEMPTS; attempt++) {
       const joined = this.join(user, context, startedAt);
       if (joined) return joined;
-      if (this.drain.isDraining)
-        return this.refuse(context, startedAt, 'draining', this.drain.drawRetryAfterMs());
-      if (this.isNodeFull && !(await this.makeRoomOnNode(admission))) {
-        return this.refuse(context, startedAt, 'try_later', drawAround(NODE_FULL_RETRY_MS));
-      }
+      if (this.drain.isDraining) return this.refuseDraining(context, startedAt);
+      if (this.isNodeFull && !(await this.makeRoomOnNode(admission)))
+        return this.refuseFull(context, startedAt);
       const pending = reply ?? this.ledger.reserve(request);
-      reply = undefined;
       // Without a pause where the store needs none: between its yes and the manager nobody else is to come.
       const { granted, count, elsewhere } = flat(isThenable(pending) ? await pending : pending);
-      if (granted && !this.isNodeFull) return this.accept(admission, count, outcome);
+      reply = undefined;
+      if (granted && !this.isNodeFull && !this.drain.isDraining)
+        return this.accept(admission, count, outcome);
       if (granted) {
-        // Others have filled the node while the store was thinking.
+        // The node has filled up, or begun to drain, while the store was thinking.
         this.ledger.giveBack(request);
         continue;
       }
-      this.noteCount(user, request.limit, count);
+      this.noteCount(user, admission.request.limit, count);
 
       outcome = 'admitted_after_cleanup';
-      const room = await this.makeRoom(admission, count - request.limit + 1, probe);
+      const isRoom = await this.makeRoom(admission, { needed: count - request.limit + 1, probe });
       probe = undefined;
-      if (newcomer.isGone()) return this.refuse(context, startedAt, 'over_limit', undefined);
-      if (room && attempt < MOST_ATTEMPTS) continue;
+      if (newcomer.isGone()) break;
+      if (isRoom) continue;
       const transferred = await this.takeOver(admission, elsewhere);
       if (transferred) return this.accept(admission, transferred.count, outcome);
-      const retryAfterMs = this.retryAfterMs(user, context);
-      if (!(await this.waitForSlot(user, newcomer, queueUntil, retryAfterMs))) {
-        const lockout = this.cleanup.couldHaveFreed(user);
-        this.evicted.notePromise(user, context.sessionKey, retryAfterMs);
-        return this.refuse(context, startedAt, 'over_limit', retryAfterMs, { lockout });
-      }
-      attempt = 0;
+      break;
     }
+    return { retryAfterMs: this.retryAfterMs(user, context), lockout: this.cleanup.couldHaveFreed(user) };
   }
 
   private join(user: UserRecord, context: CheckedUserContext, startedAt: number): Admitted | undefined {
@@ -217,15 +221,14 @@ export class WebSocketManagerFactory {
   /** @returns whether anything was freed. */
   private async makeRoom(
     { user, context, newcomer }: PendingAdmission,
-    needed: number,
-    probe?: Promise<void>,
+    room: { needed: number; probe?: Promise<void> | undefined; sparesLiving?: boolean },
   ): Promise<boolean> {
     const before = user.managers.size;
     await this.cleanup.makeRoom(user, {
-      needed: Math.min(needed, before),
-      mayEvictLiving: this.evicted.mayEvictLiving(user, context.sessionKey),
+      needed: Math.min(room.needed, before),
+      mayEvictLiving: !room.sparesLiving && this.evicted.mayEvictLiving(user, context.sessionKey),
       isAbandoned: () => newcomer.isGone(),
-      probe,
+      probe: room.probe,
     });
     return user.managers.size < before;
   }
@@ -235,10 +238,10 @@ export class WebSocketManagerFactory {
     return managersPerNode !== undefined && this.registry.managerCount >= managersPerNode;
   }
 
-  /** Strangers are refused, and never evicted; who is here already may trade one of their own sessions. */
+  /** Nobody living goes for want of room on the node; but a user's own dead and absent sessions may. */
   private async makeRoomOnNode(admission: PendingAdmission): Promise<boolean> {
     if (admission.user.managers.size === 0) return false;
-    await this.makeRoom(admission, 1);
+    await this.makeRoom(admission, { needed: 1, sparesLiving: true });
     return !this.isNodeFull;
   }
 
@@ -269,7 +272,7 @@ export class WebSocketManagerFactory {
     retryAfterMs: number,
   ): Promise<boolean> {
     const waitMs = Math.min(until - this.clock.now(), retryAfterMs);
-    if (waitMs <= 0) return false;
+    if (waitMs <= 0 || newcomer.isGone()) return false;
     await new Promise<void>((resolve) => {
       const wake = () => {
         stopListening();
@@ -308,6 +311,14 @@ export class WebSocketManagerFactory {
     this.events.report({ type: 'admitted', ...manager.identity, outcome, durationMs, returned, pressure });
   }
 
+  private refuseDraining(context: CheckedUserContext, startedAt: number): Refused {
+    return this.refuse(context, startedAt, 'draining', this.drain.drawRetryAfterMs());
+  }
+
+  private refuseFull(context: CheckedUserContext, startedAt: number): Refused {
+    return this.refuse(context, startedAt, 'try_later', drawAround(NODE_FULL_RETRY_MS));
+  }
+
   private refuse(
     { userId }: CheckedUserContext,
     startedAt: number,
@@ -330,8 +341,17 @@ interface PendingAdmission {
   readonly newcomer: Newcomer;
   readonly startedAt: number;
   readonly request: SlotRequest;
+  /** The store's first answer, where it was asked on arrival. */
+  readonly reply?: SlotReply | Promise<SlotReply> | undefined;
   /** Begun on arrival, where there was a queue. */
   readonly probe?: Promise<void> | undefined;
+}
+
+/** Nobody may go at the moment. */
+interface NoSlot {
+  readonly retryAfterMs: number;
+  /** ... although somebody could have. */
+  readonly lockout: boolean;
 }
 
 function flat(reply: SlotReply): { granted: boolean; count: number; elsewhere: readonly SlotHolder[] } {

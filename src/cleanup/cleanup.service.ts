@@ -4,8 +4,8 @@ import { EventStream } from '../events/event-stream.js';
 import {
   CLEANUP_LEVELS,
   type CleanupLevel,
+  type CleanupOutcome,
   type CleanupTrigger,
-  type Evidence,
 } from '../events/vocabulary.js';
 import { evidenceOf, rulesOf, snapshotOf } from '../liveness/assessment.js';
 import { StatusKeeper } from '../liveness/status-keeper.js';
@@ -139,18 +139,15 @@ export class CleanupService {
       run.takeDead(isOver);
       run.takeOverdue();
       if (isOver()) break;
-      if (level === 'aggressive' && !run.isCheap) await this.findSuspects(run, request.probe, isOver);
+      // An open breaker spares the probe as long as anybody else can go; no living session goes for want of one.
+      if (level === (run.isCheap ? 'force' : 'aggressive')) {
+        await this.findSuspects(run, request.probe, isOver);
+        if (isOver()) break;
+      }
       run.takeExpendable(isOver, mayTakeLiving);
       if (isOver()) break;
     }
-    // An open breaker saves the probe, but nobody is refused for want of one.
-    if (run.isCheap && !isOver()) {
-      run.level = 'aggressive';
-      await this.findSuspects(run, request.probe, isOver);
-      run.takeExpendable(isOver, mayTakeLiving);
-    }
-    const somethingHadToGo = user.managers.size > target && !request.isAbandoned();
-    const report = run.report(somethingHadToGo ? 'nothing_freed' : undefined);
+    const report = run.report(isOver() ? undefined : this.shortfallOf(user));
     void run.conclude(report);
     return report;
   }
@@ -172,6 +169,11 @@ export class CleanupService {
     return this.candidates(user).some(
       ({ status, suspect }) => status === 'inactive' || status === 'zombie' || suspect,
     );
+  }
+
+  /** A user whose sessions are all in use is no failure of the cleanup. */
+  private shortfallOf(user: UserRecord): CleanupOutcome {
+    return this.couldHaveFreed(user) ? 'nothing_freed' : 'all_protected';
   }
 
   private begin(user: UserRecord, trigger: CleanupTrigger): CleanupRun {
@@ -204,8 +206,8 @@ export class CleanupService {
         () => true,
       );
     }
-    const hasFailed = count > 0 && run.evicted.length === 0;
-    return run.conclude(run.report(hasFailed ? 'nothing_freed' : undefined));
+    const fellShort = count > 0 && run.evicted.length === 0 && user.managers.size > 0;
+    return run.conclude(run.report(fellShort ? this.shortfallOf(user) : undefined));
   }
 
   /** Nobody waits for a cleanup in the background: what goes wrong in it is said, and the next one is tried. */
@@ -268,30 +270,19 @@ export class CleanupService {
     const now = this.clock.now();
     const { rules } = this.context;
     const candidates = this.candidates(user);
-    const dead = candidates.filter(({ status }) => status === 'zombie');
-    const gone = new Set([
-      ...dead.map(({ manager }) => manager.id),
-      ...overdue(candidates, level, now, rules).map(({ managerId }) => managerId),
-    ]);
-    const rest = candidates.filter(({ manager }) => !gone.has(manager.id));
+    // With a session key, a dead one stays for its resume window.
+    const dead = candidates
+      .filter(({ status, manager }) => status === 'zombie' && manager.sessionKey === undefined)
+      .map(({ manager }) => ({ managerId: manager.id, signal: 'missed_pongs' as const }));
+    const sure = [...dead, ...overdue(candidates, level, now, rules)];
+    const rest = candidates.filter(({ manager }) => !sure.some(({ managerId }) => managerId === manager.id));
     const forced = level === 'force' ? expendable(rest, 'force', now, rules).slice(0, count) : [];
-    const choices = [
-      ...dead.map(({ manager }) => ({ managerId: manager.id, signal: 'missed_pongs' as const })),
-      ...overdue(candidates, level, now, rules),
-      ...forced,
-    ];
-    const evicted = choices.map(({ managerId, signal }) => ({
-      managerId,
-      reason: reasonOf(signal),
-      evidence: this.evidenceOf(candidates, managerId, signal),
-    }));
+    const evicted = [...sure, ...forced].map(({ managerId, signal }) => {
+      const { manager } = candidates.find((candidate) => candidate.manager.id === managerId) as Candidate;
+      return { managerId, reason: reasonOf(signal), evidence: evidenceOf(manager, signal, now, rules) };
+    });
     const durationMs = this.clock.now() - now;
     return { level, examined: candidates.length, evicted, freed: 0, durationMs, outcome: 'dry_run' };
-  }
-
-  private evidenceOf(candidates: readonly Candidate[], managerId: string, signal: string): Evidence {
-    const { manager } = candidates.find((candidate) => candidate.manager.id === managerId) as Candidate;
-    return evidenceOf(manager, signal, this.clock.now(), this.context.rules);
   }
 
   private candidates(user: UserRecord): Candidate[] {

@@ -81,6 +81,8 @@ export function expendable(
   now: number,
   rules: AssessmentRules,
 ): Choice[] {
+  // Somebody may have left, or fallen silent, since a lower level looked: they still go before the living.
+  const unsuspected = candidates.filter(({ suspect }) => !suspect);
   switch (level) {
     case 'conservative':
       return [];
@@ -88,15 +90,16 @@ export function expendable(
       return [...inactiveInWindow(candidates), ...idle(candidates, now, 2 * rules.idleAfterMs)];
     case 'aggressive':
       return [
+        ...inactiveInWindow(candidates),
         ...suspects(candidates),
-        ...idle(
-          candidates.filter(({ suspect }) => !suspect),
-          now,
-          rules.idleAfterMs,
-        ),
+        ...idle(unsuspected, now, rules.idleAfterMs),
       ];
     case 'force':
-      return leastValuable(candidates, now, rules);
+      return [
+        ...inactiveInWindow(candidates),
+        ...suspects(candidates),
+        ...leastValuable(unsuspected, now, rules),
+      ];
   }
 }
 
@@ -134,7 +137,7 @@ function idle(candidates: readonly Candidate[], now: number, leastMs: number): C
 
 function leastValuable(candidates: readonly Candidate[], now: number, rules: AssessmentRules): Choice[] {
   return candidates
-    .filter(({ manager }) => now - manager.createdAt >= rules.graceMs)
+    .filter(({ status, manager }) => status !== 'inactive' && now - manager.createdAt >= rules.graceMs)
     .sort(
       by(
         ({ manager }) => manager.priority,

@@ -22,7 +22,8 @@ export async function settleWithin<T>(
     return { status: 'failed', error };
   }
   if (!isThenable(answer)) return { status: 'done', value: answer };
-  const pending = answer;
+  // A thenable of somebody else's may throw where a promise cannot.
+  const pending = Promise.resolve(answer);
   return new Promise((resolve) => {
     const timer = clock.setTimeout(() => resolve({ status: 'late' }), ms);
     pending.then(

@@ -17,10 +17,16 @@ export type CleanupLevel = (typeof CLEANUP_LEVELS)[number];
 export type CleanupTrigger = 'admission' | 'proactive' | 'scheduled' | 'manual';
 
 /**
- * How it went: something was freed, nothing had to go, something had to go and nothing could,
- * an application hook threw or hung, or nothing was done on purpose.
+ * How it went: something was freed; nothing had to go; everybody was protected, by the budget or by the grace;
+ * something had to go, could have gone, and did not; an application hook threw or hung; or nothing was to be done.
  */
-export type CleanupOutcome = 'freed' | 'nothing_to_do' | 'nothing_freed' | 'hooks_failed' | 'dry_run';
+export type CleanupOutcome =
+  | 'freed'
+  | 'nothing_to_do'
+  | 'all_protected'
+  | 'nothing_freed'
+  | 'hooks_failed'
+  | 'dry_run';
 
 /** The built-in kinds of evidence that nobody is there; an application's detectors add their own names. */
 export type ZombieSignal =

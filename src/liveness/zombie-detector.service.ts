@@ -160,9 +160,11 @@ export class ZombieDetectorService implements HeartbeatVisitor {
 
   /** Takes out of `pending` whoever sends a byte; resolves when it is empty, or the time is over. */
   private waitForBytes(pending: Set<Connection>, ms: number): Promise<void> {
+    // Who is vouched for leaves `pending` too, and must not be listened to for ever.
+    const asked = [...pending];
     return new Promise((resolve) => {
       const stop = () => {
-        for (const connection of pending) connection.offHeard(onHeard);
+        for (const connection of asked) connection.offHeard(onHeard);
         this.clock.clearTimeout(timer);
         resolve();
       };
@@ -173,11 +175,11 @@ export class ZombieDetectorService implements HeartbeatVisitor {
       };
       const onDeadline = () => {
         for (const connection of [...pending]) connection.lookForBytes();
-        if (pending.size > 0) stop();
+        stop();
       };
       // What waits in the sockets when the time is over still counts.
       const timer = this.clock.setTimeout(() => this.clock.afterReads(onDeadline), ms);
-      for (const connection of pending) {
+      for (const connection of asked) {
         // What came before the question is no answer to it.
         connection.lookForBytes();
         connection.onHeard(onHeard);

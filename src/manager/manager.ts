@@ -193,12 +193,16 @@ export class Manager implements Due {
    * application's hooks went well. A second call changes nothing and gives the same promise.
    */
   close(ending: Ending): Promise<boolean> {
-    if (!this.ending) {
-      this.endedBy = ending.reason;
-      this.registry.remove(this);
-      this.reportEviction(ending);
-      this.ending = this.finish(ending);
-    }
+    if (this.ending) return this.ending;
+    // Before anybody hears of it: whoever does may call this again.
+    let settle: (wentWell: boolean) => void = () => {};
+    this.ending = new Promise((resolve) => {
+      settle = resolve;
+    });
+    this.endedBy = ending.reason;
+    this.registry.remove(this);
+    this.reportEviction(ending);
+    void this.finish(ending).then(settle);
     return this.ending;
   }
 
@@ -222,8 +226,10 @@ export class Manager implements Due {
     const connections = this.connections.splice(0);
     const { reason } = ending;
     for (const connection of connections) this.dropConnection(connection, ending, true);
-    if (reason !== 'left' && reason !== 'inactive') {
-      for (const connection of connections) connection.goodbye({ reason, retryAfterMs: ending.retryAfterMs });
+    // Whoever is still connected has not left, whatever the caller says, and must not stay open unaccounted for.
+    const told = reason === 'left' || reason === 'inactive' ? 'internal' : reason;
+    for (const connection of connections) {
+      if (!connection.closed) connection.goodbye({ reason: told, retryAfterMs: ending.retryAfterMs });
     }
     const hooks = ending.withoutHooks ? undefined : this.closeHooks;
     const hooksWentWell = hooks ? await this.runHooks(hooks, reason) : true;

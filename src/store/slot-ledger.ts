@@ -25,6 +25,7 @@ export class SlotLedger {
   /** Releases that the store has not heard of yet: manager id to user id. */
   private readonly owed = new Map<string, string>();
   private retrying = false;
+  private hasLeft = false;
 
   constructor(
     private readonly clock: Clock,
@@ -79,6 +80,8 @@ export class SlotLedger {
 
   /** Gives up what the store holds for this node. */
   async leave(): Promise<void> {
+    this.hasLeft = true;
+    this.owed.clear();
     await this.ask('leave', () => this.store.leave());
   }
 
@@ -151,6 +154,8 @@ export class SlotLedger {
   }
 
   private owe(userId: string, managerId: string): void {
+    // The store has been told, or has failed to hear, that all of this node's slots are free.
+    if (this.hasLeft) return;
     this.owed.set(managerId, userId);
     if (this.retrying) return;
     this.retrying = true;
