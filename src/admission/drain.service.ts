@@ -57,7 +57,7 @@ export class DrainService {
       // A request-scoped gateway is made before its hook is called.
       await new Promise<void>((resolve) => this.clock.afterReads(resolve));
       await this.hooks.whenDisconnected();
-      await this.refusals.whenNoneHeld();
+      await this.refusals.whenHeldAreGone();
     });
     const left = connections.filter((connection) => !connection.closed);
     for (const connection of left) connection.transport.terminate();

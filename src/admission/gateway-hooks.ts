@@ -1,7 +1,8 @@
-import { Injectable } from '@nestjs/common';
+import { type ArgumentsHost, Catch, type ExceptionFilter, Injectable, UseFilters } from '@nestjs/common';
 import { DiscoveryService } from '@nestjs/core';
 import { EventStream } from '../events/event-stream.js';
 import type { Connection } from '../manager/connection.js';
+import { ManagerRegistry } from '../manager/manager-registry.js';
 import { connectionOf } from './managed-websocket.js';
 
 /**
@@ -11,6 +12,8 @@ import { connectionOf } from './managed-websocket.js';
 const GATEWAY_METADATA = 'websockets:is_gateway';
 const OPTIONS_METADATA = 'websockets:gateway_options';
 const PORT_METADATA = 'port';
+/** `@UseFilters()` has been there. */
+const FILTERS_METADATA = '__exceptionFilters__';
 
 type Hook = (this: unknown, client: unknown, ...args: unknown[]) => unknown;
 type HookName = 'handleConnection' | 'handleDisconnect';
@@ -20,6 +23,9 @@ interface Gateway {
 }
 
 const GUARDED = Symbol.for('nestjs-websocket-manager:guarded-hook');
+
+/** The hooks of each application, by its registry. */
+const ownerOf = new WeakMap<ManagerRegistry, GatewayHooks>();
 
 /**
  * Stands between Nest and the gateways' `handleConnection` and `handleDisconnect`: on the platform a throw or a
@@ -38,7 +44,10 @@ export class GatewayHooks {
   constructor(
     private readonly discovery: DiscoveryService,
     private readonly events: EventStream,
-  ) {}
+    registry: ManagerRegistry,
+  ) {
+    ownerOf.set(registry, this);
+  }
 
   /** Guards the hooks of every gateway of the application. To be called before Nest binds them. */
   guardAll(): void {
@@ -102,14 +111,19 @@ export class GatewayHooks {
     const original = target[name];
     if (typeof original !== 'function' || GUARDED in original) return;
     const call = (self: unknown, client: unknown, args: unknown[]) => {
-      const result = this.call(name, original, self, client, args);
-      const connection = isLater ? connectionOf(client) : undefined;
-      if (connection) void Promise.resolve(result).then(() => this.expected.get(connection)?.(true));
+      const connection = connectionOf(client);
+      // A prototype is shared by all applications of the process: the client knows whose it is.
+      const owner = (connection && ownerOf.get(connection.manager.registry)) ?? this;
+      const result = owner.call(name, original, self, client, args);
+      if (connection && isLater) {
+        void Promise.resolve(result).then(() => owner.expected.get(connection)?.(true));
+      }
       return result;
     };
     const guarded: Hook = function (client, ...args) {
       return call(this, client, args);
     };
+    if (isLater && !hasFilters(target, original)) UseFilters(new HookErrorFilter())(guarded);
     // Filters and scopes that decorators have put on the method stay on it.
     for (const key of Reflect.getMetadataKeys(original)) {
       Reflect.defineMetadata(key, Reflect.getMetadata(key, original), guarded);
@@ -133,13 +147,18 @@ export class GatewayHooks {
     const settled = result.then(
       () => true,
       (error: unknown) => {
-        this.events.report({ type: 'hook_failed', hook: name, error });
-        connection?.end({ reason: 'internal' });
+        this.fail(name, connection, error);
         return false;
       },
     );
     if (connection) this.track(name, connection, settled);
     return settled;
+  }
+
+  /** For {@link HookErrorFilter} too. */
+  fail(hook: string, connection: Connection | undefined, error: unknown): void {
+    this.events.report({ type: 'hook_failed', hook, error });
+    connection?.end({ reason: 'internal' });
   }
 
   private track(name: HookName, connection: Connection, settled: Promise<boolean>): void {
@@ -154,4 +173,23 @@ export class GatewayHooks {
       void settled.then(() => this.disconnecting.delete(settled));
     }
   }
+}
+
+/**
+ * Where a dependency of a request-scoped gateway cannot be made for a client, Nest asks the hook's filters. Its own
+ * last resort would send the client the whole upgrade request, serialised.
+ */
+@Catch()
+class HookErrorFilter implements ExceptionFilter {
+  catch(error: unknown, host: ArgumentsHost): void {
+    const connection = connectionOf(host.switchToWs().getClient());
+    if (connection)
+      ownerOf.get(connection.manager.registry)?.fail('request-scoped gateway', connection, error);
+  }
+}
+
+function hasFilters(target: Gateway, hook: Hook): boolean {
+  return (
+    Reflect.hasMetadata(FILTERS_METADATA, target.constructor) || Reflect.hasMetadata(FILTERS_METADATA, hook)
+  );
 }

@@ -33,6 +33,10 @@ export interface ManagedWebSocket extends WebSocketLike {
   [CONNECTION]?: Connection | undefined;
   /** Sends without counting it as application traffic. */
   sendUncounted(data: string): void;
+  /** From here on messages wait, in order. Everything else about the socket goes on. */
+  holdMessages(): void;
+  /** Hands on what has waited, and whatever comes. */
+  releaseMessages(): void;
 }
 
 /** The connection of a client, whatever it is: undefined for one that no manager holds. */
@@ -49,6 +53,9 @@ export interface SocketErrorSink {
   peerFailed(error: unknown): void;
 }
 
+/** So many messages may wait; beyond that the socket is not read, and the peer has to wait. */
+const MOST_HELD_MESSAGES = 16;
+
 /**
  * The server's own WebSocket class, with two of its methods seen on the way: what is sent, and what happens. So a
  * connection needs no listener of ours, and nothing that the application does with the socket changes.
@@ -58,6 +65,7 @@ export function managedWebSocketClass(base: WebSocketClass, sink: SocketErrorSin
 
   return class extends BaseWebSocket implements ManagedWebSocket {
     [CONNECTION]: Connection | undefined = undefined;
+    private heldMessages: unknown[][] | undefined = undefined;
 
     constructor(...args: unknown[]) {
       super(...args);
@@ -89,7 +97,20 @@ export function managedWebSocketClass(base: WebSocketClass, sink: SocketErrorSin
 
     override close(code?: number, reason?: string): void {
       super.close(code, reason);
-      // The peer's answer has to be read, even while a connection hook holds the messages back.
+      // The peer's answer has to be read, however many messages wait before it.
+      if (this.isPaused) this.resume();
+    }
+
+    holdMessages(): void {
+      this.heldMessages ??= [];
+    }
+
+    releaseMessages(): void {
+      const held = this.heldMessages ?? [];
+      this.heldMessages = undefined;
+      for (const message of held) {
+        if (!this[CONNECTION]?.detached) this.tell('message', message);
+      }
       if (this.isPaused) this.resume();
     }
 
@@ -100,6 +121,11 @@ export function managedWebSocketClass(base: WebSocketClass, sink: SocketErrorSin
           // Refused, or no longer anybody's: the application must not see it.
           if (!connection || connection.detached) return false;
           connection.noteReceived();
+          if (this.heldMessages) {
+            this.heldMessages.push(args);
+            if (this.heldMessages.length >= MOST_HELD_MESSAGES) this.pause();
+            return true;
+          }
           break;
         case 'pong':
           connection?.notePong();
@@ -115,14 +141,19 @@ export function managedWebSocketClass(base: WebSocketClass, sink: SocketErrorSin
           if (this.listenerCount('error') === 0) return false;
           break;
       }
+      const wasHeard = this.tell(event, args);
+      if (event === 'close') connection?.noteTold();
+      return wasHeard;
+    }
+
+    /** Calls the application's listeners; what they throw ends their connection, and nothing else. */
+    private tell(event: string, args: unknown[]): boolean {
       try {
         return super.emit(event, ...args);
       } catch (error) {
         sink.listenerFailed(event, error);
-        connection?.end({ reason: 'internal' });
+        this[CONNECTION]?.end({ reason: 'internal' });
         return true;
-      } finally {
-        if (event === 'close') connection?.noteTold();
       }
     }
   };

@@ -23,44 +23,43 @@ const LINGER_MS = 2_000;
 @Injectable()
 export class Refusals {
   private readonly heldBy = new Map<string, number>();
-  private heldInAll = 0;
-  private readonly waiting: (() => void)[] = [];
+  /** One for each that is held: settles when it is gone. */
+  private readonly closings = new Set<Promise<void>>();
 
   constructor(private readonly clock: Clock) {}
 
   /** Refused sockets that are held at the moment. */
   get held(): number {
-    return this.heldInAll;
+    return this.closings.size;
   }
 
-  /** Resolves when none is held any more. */
-  async whenNoneHeld(): Promise<void> {
-    if (this.heldInAll === 0) return;
-    await new Promise<void>((resolve) => this.waiting.push(resolve));
+  /** Resolves when those that are held at this moment are gone. */
+  async whenHeldAreGone(): Promise<void> {
+    await Promise.all(this.closings);
   }
 
   /** Whether one more may be accepted only to be closed. `owner`: the user, or the address of a stranger. */
   mayHold(owner: string): boolean {
-    return this.heldInAll < MOST_HELD && (this.heldBy.get(owner) ?? 0) < MOST_HELD_OF_ONE;
+    return this.closings.size < MOST_HELD && (this.heldBy.get(owner) ?? 0) < MOST_HELD_OF_ONE;
   }
 
   /** Closes an accepted socket with the reason's code, after a short random while. */
   hold(owner: string, webSocket: ManagedWebSocket, reason: DisconnectReason, retryAfterMs?: number): void {
     const { code } = CLOSE_REASONS[reason];
     this.count(owner, 1);
-    // A server that goes has no time to slow anybody down.
-    const delayMs =
-      reason === 'draining' ? 0 : HOLD_LEAST_MS + Math.random() * (HOLD_MOST_MS - HOLD_LEAST_MS);
+    const delayMs = HOLD_LEAST_MS + Math.random() * (HOLD_MOST_MS - HOLD_LEAST_MS);
     const close = () => {
       webSocket.sendUncounted(closingFrame(code, reason, retryAfterMs));
       webSocket.close(code, reason);
       timer = this.clock.setTimeout(() => webSocket.terminate(), LINGER_MS);
     };
     let timer = this.clock.setTimeout(close, delayMs);
-    webSocket.on('close', () => {
+    const closing = new Promise<void>((resolve) => void webSocket.on('close', resolve)).then(() => {
       this.clock.clearTimeout(timer);
+      this.closings.delete(closing);
       this.count(owner, -1);
     });
+    this.closings.add(closing);
   }
 
   /** Answers an upgrade request with a status and a JSON body, and sees to it that the socket goes. */
@@ -107,10 +106,8 @@ export class Refusals {
   }
 
   private count(owner: string, by: 1 | -1): void {
-    this.heldInAll += by;
     const held = (this.heldBy.get(owner) ?? 0) + by;
     if (held > 0) this.heldBy.set(owner, held);
     else this.heldBy.delete(owner);
-    if (this.heldInAll === 0) for (const resolve of this.waiting.splice(0)) resolve();
   }
 }

@@ -208,17 +208,17 @@ export class WebSocketManagerAdapter implements WebSocketAdapter {
   }
 
   /**
-   * While an asynchronous `handleConnection` is waiting, the socket is not read, so no handler runs before it and
-   * no message is lost or overtaken. One that takes longer than authentication may goes on beside the messages,
-   * as on the stock adapter: it may be meant to last.
+   * While an asynchronous `handleConnection` is waiting, messages wait too: no handler runs before it, and no message
+   * is lost or overtaken. One that takes longer than authentication may goes on beside the messages, as on the
+   * stock adapter: it may be meant to last.
    */
   private holdUntilConnected(client: ManagedWebSocket): void {
     const connection = connectionOf(client);
     const connected = connection && this.hooks.whenConnected(connection);
-    if (!connected || client.isPaused) return;
-    client.pause();
+    if (!connected) return;
+    client.holdMessages();
     void settleWithin(this.clock, this.options.admission.authenticateTimeoutMs, () => connected).then(() =>
-      client.resume(),
+      client.releaseMessages(),
     );
   }
 }

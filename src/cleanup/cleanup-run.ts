@@ -108,6 +108,11 @@ export class CleanupRun {
   /** With a session key, and inside its window, the manager stays; otherwise it ends with its last connection. */
   endDead(connection: Connection, signal: string): void {
     const { manager } = connection;
+    if (isLeaving(connection)) {
+      // Its client is on the way out by itself: a newcomer need not wait for that, and nobody was evicted.
+      manager.detach(connection, { reason: 'left' });
+      return;
+    }
     const evidence = this.evidence(manager, signal);
     this.reportZombie(connection, evidence);
     connection.end({ reason: 'no_pong', evidence, ...this.account });
@@ -157,9 +162,8 @@ export class CleanupRun {
   }
 
   /** Nobody waits in the background: a closing handshake may take its moment, and silence may be our own fault. */
-  private isRipe({ transport, liveness }: Connection, signal: string): boolean {
-    if (transport.state === 'closing' && !liveness.closingSeen) return false;
-    return this.context.detector.isCredible(signal);
+  private isRipe(connection: Connection, signal: string): boolean {
+    return !isLeaving(connection) && this.context.detector.isCredible(signal);
   }
 
   private note(eviction: Eviction, ending: Promise<boolean>): void {
@@ -185,6 +189,11 @@ export class CleanupRun {
   private get account(): { level: CleanupLevel; trigger: CleanupTrigger; withoutHooks: boolean } {
     return { level: this.level, trigger: this.trigger, withoutHooks: this.isCheap };
   }
+}
+
+/** In a closing handshake, and not for long. */
+function isLeaving({ transport, liveness }: Connection): boolean {
+  return transport.state === 'closing' && !liveness.closingSeen;
 }
 
 /** The reason token that the evidence of a choice leads to. */

@@ -1,6 +1,15 @@
-import { Injectable, Logger } from '@nestjs/common';
-import { Observable, type Observer, type Operator, Subject, type Subscription } from 'rxjs';
+import { Injectable } from '@nestjs/common';
+import {
+  Observable,
+  type Observer,
+  type Operator,
+  Subject,
+  type Subscriber,
+  type Subscription,
+  type TeardownLogic,
+} from 'rxjs';
 import { Clock } from '../clock/clock.js';
+import { failureLine, LineLimiter } from './line-limiter.js';
 import type { ReportedEvent, WebSocketManagerEvent } from './websocket-manager-event.js';
 
 /** The one stream that everything is reported to, and that logs, metrics, audit and the application read. */
@@ -8,11 +17,18 @@ import type { ReportedEvent, WebSocketManagerEvent } from './websocket-manager-e
 export class EventStream {
   private readonly subject = new Subject<WebSocketManagerEvent>();
   /** See {@link GuardedObservable}. */
-  readonly events$: Observable<WebSocketManagerEvent> = new GuardedObservable((subscriber) =>
-    this.subject.subscribe(subscriber),
-  );
+  readonly events$: Observable<WebSocketManagerEvent>;
 
-  constructor(private readonly clock: Clock) {}
+  constructor(private readonly clock: Clock) {
+    const lines = new LineLimiter(clock);
+    this.events$ = new GuardedObservable(
+      (error) => {
+        const failure = failureLine('A listener of events$ failed', error);
+        lines.write({ level: 'error', kind: 'listeners of events$', ...failure });
+      },
+      (subscriber) => this.subject.subscribe(subscriber),
+    );
+  }
 
   report(event: ReportedEvent): void {
     // Nobody listening: an event is not even built up.
@@ -26,17 +42,22 @@ export class EventStream {
   }
 }
 
-const logger = new Logger('WebSocketManagerEvents');
-
 /**
  * An observable whose listeners cannot end the process.
  *
  * RxJS rethrows what a listener throws from a timer, and drops the promise of an async one: both would be fatal
- * in Node. Here both end in a log line, behind operators too.
+ * in Node. Here both are told to `onFailure`, behind operators too.
  */
 class GuardedObservable<T> extends Observable<T> {
+  constructor(
+    private readonly onFailure: (error: unknown) => void,
+    subscribe?: (subscriber: Subscriber<T>) => TeardownLogic,
+  ) {
+    super(subscribe);
+  }
+
   override lift<R>(operator?: Operator<T, R>): Observable<R> {
-    const lifted = new GuardedObservable<R>();
+    const lifted = new GuardedObservable<R>(this.onFailure);
     lifted.source = this;
     lifted.operator = operator;
     return lifted;
@@ -58,29 +79,25 @@ class GuardedObservable<T> extends Observable<T> {
           }
         : observerOrNext;
     return super.subscribe({
-      next: (value) => guarded(() => observer.next?.(value)),
+      next: (value) => this.guard(() => observer.next?.(value)),
       error: (reason: unknown) => {
-        if (observer.error) guarded(() => observer.error?.(reason));
-        else logListenerFailure(reason);
+        if (observer.error) this.guard(() => observer.error?.(reason));
+        else this.onFailure(reason);
       },
-      complete: () => guarded(() => observer.complete?.()),
+      complete: () => this.guard(() => observer.complete?.()),
     });
+  }
+
+  private guard(call: () => unknown): void {
+    try {
+      const result = call();
+      if (result instanceof Promise) result.catch(this.onFailure);
+    } catch (error) {
+      this.onFailure(error);
+    }
   }
 }
 
 function isSubscriber(observer: unknown): observer is Partial<Observer<never>> {
   return typeof observer === 'object' && observer !== null && 'isStopped' in observer && 'add' in observer;
-}
-
-function guarded(call: () => unknown): void {
-  try {
-    const result = call();
-    if (result instanceof Promise) result.catch(logListenerFailure);
-  } catch (error) {
-    logListenerFailure(error);
-  }
-}
-
-function logListenerFailure(error: unknown): void {
-  logger.error(`A listener of events$ failed: ${error instanceof Error ? error.stack : String(error)}`);
 }

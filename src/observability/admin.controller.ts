@@ -18,6 +18,7 @@ import { CircuitBreakerService } from '../cleanup/circuit-breaker.service.js';
 import { CleanupService, type ManualCleanup } from '../cleanup/cleanup.service.js';
 import type { CleanupReport } from '../cleanup/cleanup-run.js';
 import { Clock } from '../clock/clock.js';
+import { textOf } from '../events/line-limiter.js';
 import { CLEANUP_LEVELS, type CleanupLevel } from '../events/vocabulary.js';
 import type { EvictedEvent, WebSocketManagerEvent } from '../events/websocket-manager-event.js';
 import { rulesOf } from '../liveness/assessment.js';
@@ -167,5 +168,5 @@ function shown(value: unknown): string {
 /** Errors have no fields of their own that JSON would show. */
 function serializable(event: WebSocketManagerEvent): object {
   if (!('error' in event)) return event;
-  return { ...event, error: event.error instanceof Error ? event.error.message : String(event.error) };
+  return { ...event, error: textOf(event.error) };
 }

@@ -1,20 +1,9 @@
-import { Injectable, Logger } from '@nestjs/common';
+import { Injectable } from '@nestjs/common';
 import { Clock } from '../clock/clock.js';
 import { EventStream } from '../events/event-stream.js';
+import { failureLine, type Line, LineLimiter } from '../events/line-limiter.js';
+import { printable, shortened } from '../events/printable.js';
 import type { WebSocketManagerEvent } from '../events/websocket-manager-event.js';
-import { printable, shortened } from './printable.js';
-
-/** So many lines of one kind are written in so long; the rest is counted. */
-const LINES_PER_WINDOW = 10;
-const WINDOW_MS = 10_000;
-
-interface Line {
-  readonly level: 'log' | 'warn' | 'error';
-  /** Lines of one kind are limited together. */
-  readonly kind: string;
-  readonly text: string;
-  readonly stack?: string | undefined;
-}
 
 /**
  * Writes what an operator should read: one line for each refusal and eviction, for what failed, and for the
@@ -22,31 +11,12 @@ interface Line {
  */
 @Injectable()
 export class EventLog {
-  private readonly logger = new Logger('WebSocketManager');
-  private readonly windows = new Map<string, { since: number; lines: number }>();
-
-  constructor(
-    private readonly clock: Clock,
-    events: EventStream,
-  ) {
+  constructor(clock: Clock, events: EventStream) {
+    const lines = new LineLimiter(clock);
     events.events$.subscribe((event) => {
       const line = lineFor(event);
-      if (line) this.write(line);
+      if (line) lines.write(line);
     });
-  }
-
-  private write({ level, kind, text, stack }: Line): void {
-    const now = this.clock.now();
-    let window = this.windows.get(kind);
-    if (!window || now - window.since >= WINDOW_MS) {
-      const left = (window?.lines ?? 0) - LINES_PER_WINDOW;
-      if (left > 0) this.logger[level](`... and ${left} more lines of this kind: ${kind}`);
-      window = { since: now, lines: 0 };
-      this.windows.set(kind, window);
-    }
-    if (++window.lines > LINES_PER_WINDOW) return;
-    if (stack) this.logger.error(text, stack);
-    else this.logger[level](text);
   }
 }
 
@@ -86,13 +56,13 @@ function lineFor(event: WebSocketManagerEvent): Line | undefined {
       return {
         level: 'error',
         kind: `hook ${event.hook}`,
-        ...failure(`${printable(event.hook)} failed`, event.error),
+        ...failureLine(`${printable(event.hook)} failed`, event.error),
       };
     case 'store_failed':
       return {
         level: 'warn',
         kind: `store ${event.operation}`,
-        text: failure(`Store: ${event.operation} failed, this node decides alone`, event.error).text,
+        text: failureLine(`Store: ${event.operation} failed, this node decides alone`, event.error).text,
       };
     case 'draining':
       return {
@@ -106,14 +76,4 @@ function lineFor(event: WebSocketManagerEvent): Line | undefined {
     default:
       return undefined;
   }
-}
-
-/** A message may hold what a client sent: it is made printable, and of the stack only the places are kept. */
-function failure(what: string, error: unknown): { text: string; stack: string | undefined } {
-  if (!(error instanceof Error)) return { text: `${what}: ${printable(String(error))}`, stack: undefined };
-  const places = error.stack?.split('\n').filter((line) => /^\s+at .*[)\d]$/.test(line));
-  return {
-    text: `${what}: ${printable(`${error.name}: ${error.message}`)}`,
-    stack: places?.map((l) => printable(l)).join('\n'),
-  };
 }

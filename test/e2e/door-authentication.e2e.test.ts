@@ -144,15 +144,18 @@ describe('limits', () => {
     expect(service.managersOf('alice')).toHaveLength(2);
   });
 
-  it('of a full node refuse strangers, while who is here may trade one session for another', async () => {
+  it('of a full node refuse newcomers, while who is here may trade a session that was left', async () => {
     const { url, service } = await startApp({
       options: { limits: { managersPerNode: 2 }, cleanup: { graceMs: 0 } },
     });
     const alice = await connect(`${url}/ws?userId=alice`);
-    const bob = await connect(`${url}/ws?userId=bob`);
+    const bob = await connect(`${url}/ws?userId=bob&sessionKey=left`);
     expect(reasonOf(await refusal(`${url}/ws?userId=carol`))).toEqual([503, 'try_later']);
+    expect(reasonOf(await refusal(`${url}/ws?userId=bob`))).toEqual([503, 'try_later']);
+    expect([await alice.echo('a'), await bob.echo('b')]).toEqual(['a', 'b']);
+    await bob.leave();
+    await vi.waitFor(() => expect(service.managersOf('bob')[0]?.status).toBe('inactive'));
     const again = await connect(`${url}/ws?userId=bob`);
-    expect((await bob.closed()).code).toBe(4510);
     expect([await alice.echo('a'), await again.echo('b')]).toEqual(['a', 'b']);
     await alice.leave();
     await vi.waitFor(() => expect(service.managersOf('alice')).toEqual([]));

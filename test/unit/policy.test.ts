@@ -150,7 +150,8 @@ describe('at the limit', () => {
   it('only the living cost the budget', () => {
     const managers = [left('gone', 1_000), idleFor('idle', 5 * IDLE), silentFor('suspect', 9_000)];
     expect(taken(managers, 'moderate').map(({ living }) => living)).toEqual([false, true]);
-    expect(taken(managers, 'aggressive').map(({ living }) => living)).toEqual([false, true]);
+    expect(taken(managers, 'aggressive').map(({ living }) => living)).toEqual([false, false, true]);
+    expect(taken(managers, 'force').map(({ living }) => living)).toEqual([false, false, true]);
     expect(taken([aManager({})], 'force').map(({ living }) => living)).toEqual([true]);
   });
 });
@@ -181,11 +182,20 @@ describe('any crowd', () => {
       expect(moderate.filter((status) => status !== 'inactive' && status !== 'idle')).toEqual([]);
       const idle = taken(crowd, 'aggressive').filter(({ signal }) => signal === 'idle');
       expect(idle.filter(({ managerId }) => statusOf.get(managerId) !== 'idle')).toEqual([]);
-      const forced = taken(crowd, 'force').map(({ managerId }) => byId.get(managerId) as ManagerSnapshot);
+      // Who is absent or suspect goes before anybody living, at every level that may take the living.
+      const all = taken(crowd, 'force');
+      const absent = candidates.filter(({ status, suspect }) => status === 'inactive' || suspect);
+      expect(all.slice(0, absent.length).map(({ living }) => living)).toEqual(absent.map(() => false));
+      const living = all.slice(absent.length);
+      expect(living.every((choice) => choice.living)).toBe(true);
+      const forced = living.map(({ managerId }) => byId.get(managerId) as ManagerSnapshot);
       expect(forced.filter((manager) => NOW - manager.createdAt < RULES.graceMs)).toEqual([]);
       const priorities = forced.map(({ priority }) => priority);
       expect(priorities).toEqual([...priorities].sort((a, b) => a - b));
-      const outOfGrace = crowd.filter((manager) => NOW - manager.createdAt >= RULES.graceMs);
+      const outOfGrace = crowd.filter(
+        ({ id, createdAt }) =>
+          NOW - createdAt >= RULES.graceMs && !absent.some(({ manager }) => manager.id === id),
+      );
       expect(forced).toHaveLength(outOfGrace.length);
     }
   });

@@ -499,14 +499,18 @@ describe('queueTimeoutMs', () => {
 });
 
 describe('a full node', () => {
-  it('refuses strangers, never evicts them, and lets who is there trade', async () => {
+  it('refuses strangers, evicts nobody living, and lets a user trade what is dead or absent', async () => {
     const core = await Core.start({ limits: { managersPerNode: 3 } });
-    core.placeMany(2, LIVE);
+    const [first] = core.placeMany(2, LIVE);
     core.place({ ...LIVE, userId: 'bob' });
     const refused = await core.admitWithin(SOON_MS, 'carol');
     expect(refused.result).toMatchObject({ admitted: false, reason: 'try_later' });
     expect(refusal(refused).retryAfterMs).toBeGreaterThan(0);
-    expect((await core.admitWithin(SOON_MS, 'alice')).result.admitted).toBe(true);
+    expect((await core.admitWithin(SOON_MS, 'alice')).result).toMatchObject({ reason: 'try_later' });
+    expect(core.reportedOf('evicted')).toEqual([]);
+    first?.socket?.become('silent');
+    expect((await core.admitWithin(1_100, 'alice')).result.admitted).toBe(true);
+    expect(first?.manager.isOpen).toBe(false);
     expect([core.count('alice'), core.count('bob'), core.registry.managerCount]).toEqual([2, 1, 3]);
     await expect(core.factory.create({ userId: 'carol' })).rejects.toThrow(NodeUnavailableError);
   });
