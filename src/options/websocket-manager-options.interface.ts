@@ -26,7 +26,10 @@ export interface LimitOptions {
   managersPerUser?: ManagersPerUser;
   /** Connections of one manager; beyond it the oldest is closed with 4509. Default: 5. */
   connectionsPerManager?: number;
-  /** Managers on this node; when full, users who have none here are refused with 503. Default: no limit. */
+  /**
+   * Managers on this node; when full, newcomers are refused with 503. A user may trade a dead or absent session of
+   * the same user; nobody living is evicted for want of room on the node. Default: no limit.
+   */
   managersPerNode?: number | undefined;
   /** Largest message accepted, in bytes; larger ones close with 1009. Default: 1 MiB. */
   maxPayloadBytes?: number;
