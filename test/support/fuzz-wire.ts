@@ -1,6 +1,6 @@
 import { clientFrame } from './raw-peer.js';
 import { handshake } from './raw-socket.js';
-import type { SeededRandom } from './seeded-random.js';
+import { SeededRandom } from './seeded-random.js';
 
 /** An upgrade request as it goes over the wire: nearly right, or mutated. */
 export function fuzzedUpgrade(random: SeededRandom): Buffer {
