@@ -118,10 +118,7 @@ export class WebSocketManagerFactory {
     const isFree = !this.lanes.has(user) && !this.isNodeFull;
     const reply = isFree ? this.ledger.reserve(request) : undefined;
     if (reply && !isThenable(reply) && reply.granted) return this.accept(admission, reply.count, 'admitted');
-    // Who waits for a turn at the limit must not wait for a probe after that.
-    const probe =
-      this.lanes.has(user) && user.managers.size >= limit ? this.cleanup.startProbe(user) : undefined;
-    return this.serve({ ...admission, reply, probe });
+    return this.serve({ ...admission, reply });
   }
 
   /** Admissions of one user are served one at a time, in order. */
@@ -145,7 +142,9 @@ export class WebSocketManagerFactory {
   private async serve(admission: PendingAdmission): Promise<Admitted | Refused> {
     const { user, context, newcomer, startedAt } = admission;
     const queueUntil = startedAt + this.options.admission.queueTimeoutMs;
-    for (let turn = admission; ; turn = { ...admission, reply: undefined, probe: undefined }) {
+    for (let { reply } = admission; ; reply = undefined) {
+      const probe = this.probeWhileWaiting(user, admission.request.limit);
+      const turn = { ...admission, reply, probe };
       const answer = await this.inTurn(user, () => this.takeTurn(turn));
       if ('admitted' in answer) return answer;
       const { retryAfterMs } = answer;
@@ -189,7 +188,16 @@ export class WebSocketManagerFactory {
       if (transferred) return this.accept(admission, transferred.count, outcome);
       break;
     }
-    return { retryAfterMs: this.retryAfterMs(user, context), lockout: this.cleanup.couldHaveFreed(user) };
+    const lockout = !newcomer.isGone() && this.cleanup.couldHaveFreed(user);
+    return { retryAfterMs: this.retryAfterMs(user, context), lockout };
+  }
+
+  /** Who waits for a turn, where those before may take the last slot, must not wait for a probe after that. */
+  private probeWhileWaiting(user: UserRecord, limit: number): Promise<void> | undefined {
+    const isWaiting = this.lanes.has(user);
+    return isWaiting && user.managers.size + user.admissions > limit
+      ? this.cleanup.startProbe(user)
+      : undefined;
   }
 
   private join(user: UserRecord, context: CheckedUserContext, startedAt: number): Admitted | undefined {
@@ -343,7 +351,7 @@ interface PendingAdmission {
   readonly request: SlotRequest;
   /** The store's first answer, where it was asked on arrival. */
   readonly reply?: SlotReply | Promise<SlotReply> | undefined;
-  /** Begun on arrival, where there was a queue. */
+  /** Begun before its turn, where there was a queue. */
   readonly probe?: Promise<void> | undefined;
 }
 

@@ -23,7 +23,7 @@ export function waitForTokenMs(budget: Budget | undefined, now: number, rules: B
 
 /** One token less. Ask {@link canSpend} first. */
 export function spend(budget: Budget | undefined, now: number, rules: BudgetRules): Budget {
-  return { tokens: tokensAt(budget, now, rules) - 1, at: now };
+  return { tokens: Math.max(0, tokensAt(budget, now, rules) - 1), at: now };
 }
 
 /** Rounding of the clock must not hold back who waited exactly as long as it was told to. */

@@ -129,13 +129,14 @@ export class Heartbeat {
 
   private look(connection: Connection, now: number): void {
     const { liveness, transport } = connection;
-    if (transport.paused) return;
     if (transport.state !== 'open') {
       // A closing handshake takes a moment; one that is still under way at the next look has nobody at its end.
       if (transport.state === 'closed' || liveness.closingSeen) this.visitor?.noteProof(connection);
       liveness.closingSeen = true;
       return;
     }
+    // We are not reading, so silence says nothing.
+    if (transport.paused) return;
     if (!connection.lookForBytes()) this.countSilence(connection);
     if (connection.detached) return;
     this.registry.noteBuffered(connection, transport.bufferedAmount);

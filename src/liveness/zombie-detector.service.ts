@@ -107,10 +107,14 @@ export class ZombieDetectorService implements HeartbeatVisitor {
   }
 
   noteProof(connection: Connection): void {
-    const signal = this.proofOf(connection);
-    if (signal === undefined || !this.isCredible(signal)) return;
-    this.registry.touched(connection.manager);
-    this.onProof?.(connection, signal);
+    if (this.credibleProofOf(connection) === undefined) return;
+    // The tick may have been a little late: what waits in the socket at this moment still counts.
+    this.clock.afterReads(() => {
+      const signal = connection.detached ? undefined : this.credibleProofOf(connection);
+      if (signal === undefined) return;
+      this.registry.touched(connection.manager);
+      this.onProof?.(connection, signal);
+    });
   }
 
   noteBeat(connection: Connection): void {
@@ -121,6 +125,11 @@ export class ZombieDetectorService implements HeartbeatVisitor {
       this.consulted.delete(connection);
       if (!connection.detached) this.noteProof(connection);
     });
+  }
+
+  private credibleProofOf(connection: Connection): ZombieSignal | undefined {
+    const signal = this.proofOf(connection);
+    return signal !== undefined && this.isCredible(signal) ? signal : undefined;
   }
 
   private async startRound(user: UserRecord, inMs: number): Promise<void> {

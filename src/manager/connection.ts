@@ -116,6 +116,7 @@ export class Connection implements Due {
     this.lastHeardAt = now;
     liveness.heardSinceLook = true;
     liveness.missedPongs = 0;
+    liveness.stalledLooks = 0;
     liveness.pingMark = 0;
     const wasSuspect = liveness.suspectedAt;
     liveness.suspectedAt = undefined;
@@ -170,6 +171,7 @@ export class Connection implements Due {
     liveness.bytesSeen = transport.bytesRead;
     liveness.heardSinceLook = false;
     liveness.quietLooks = 0;
+    liveness.stalledLooks = 0;
     return true;
   }
 

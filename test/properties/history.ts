@@ -1,0 +1,167 @@
+import fc from 'fast-check';
+import { CLEANUP_LEVELS, type CleanupLevel } from '../../src/events/vocabulary.js';
+import { anyMoment, anySetting, type Moment, oneIn, type Setting } from './setting.js';
+
+/** Who is at the other end; `half`: bytes come back that never make a frame. */
+export type Peer = 'answers' | 'silent' | 'closed' | { readonly after: Moment; readonly half?: boolean };
+export type Hook = 'throws' | 'rejects' | 'hangs' | 'slow';
+export type Check = 'alive' | 'dead' | 'throws' | 'hangs' | 'late';
+
+/** Managers, and their sockets, are named by a number: counted through as often as is needed. */
+export type Action =
+  | {
+      readonly do: 'arrive';
+      readonly user: number;
+      readonly count: number;
+      readonly key: number | undefined;
+      readonly priority: number;
+      readonly peer: Peer;
+      readonly hook: Hook | undefined;
+      readonly check: Check | undefined;
+      /** Attaches its socket; otherwise nobody ever comes for the place. */
+      readonly attaches: boolean;
+      /** Once refused, it comes back exactly when it was told to. */
+      readonly comesBack: boolean;
+      /** It is gone again before it was served. */
+      readonly goneAfter: Moment | undefined;
+    }
+  | { readonly do: 'talk'; readonly who: number; readonly out: boolean }
+  | { readonly do: 'trickle'; readonly who: number }
+  | { readonly do: 'become'; readonly who: number; readonly peer: Peer }
+  | { readonly do: 'all become'; readonly user: number; readonly peer: Peer }
+  | { readonly do: 'leave'; readonly who: number }
+  | { readonly do: 'all leave'; readonly user: number }
+  | { readonly do: 'busy'; readonly who: number; readonly on: boolean }
+  | { readonly do: 'pause'; readonly who: number; readonly on: boolean }
+  | { readonly do: 'stick'; readonly who: number; readonly on: boolean }
+  | { readonly do: 'check'; readonly who: number; readonly check: Check }
+  | { readonly do: 'end'; readonly who: number }
+  | {
+      readonly do: 'clean';
+      readonly user: number;
+      readonly level: CleanupLevel;
+      readonly count: number;
+      readonly dryRun: boolean;
+    }
+  | { readonly do: 'wait'; readonly for: Moment }
+  | { readonly do: 'stall'; readonly for: Moment }
+  | { readonly do: 'wall'; readonly by: number };
+
+export interface History {
+  readonly setting: Setting;
+  readonly actions: readonly Action[];
+}
+
+export const USERS = ['alice', 'bob', 'carol'] as const;
+
+const someone = fc.nat({ max: 30 });
+const anyUser = fc.constantFrom(0, 0, 0, 0, 1, 1, 2);
+const anyPeer: fc.Arbitrary<Peer> = fc.oneof(
+  { weight: 6, arbitrary: fc.constant('answers' as const) },
+  { weight: 4, arbitrary: fc.constant('silent' as const) },
+  { weight: 1, arbitrary: fc.constant('closed' as const) },
+  { weight: 3, arbitrary: fc.record({ after: anyMoment, half: fc.boolean() }) },
+);
+const anyCheck = fc.constantFrom<Check[]>('alive', 'dead', 'throws', 'hangs', 'late');
+
+const arrive: fc.Arbitrary<Action> = fc.record({
+  do: fc.constant('arrive' as const),
+  user: anyUser,
+  count: fc.constantFrom(1, 1, 1, 1, 2, 3, 7),
+  key: oneIn(2, fc.nat({ max: 5 })),
+  priority: fc.constantFrom(0, 0, 0, 1, -1),
+  peer: anyPeer,
+  hook: oneIn(4, fc.constantFrom<Hook[]>('throws', 'rejects', 'hangs', 'slow')),
+  check: oneIn(8, anyCheck),
+  attaches: fc.constantFrom(true, true, true, true, true, true, false),
+  comesBack: fc.boolean(),
+  goneAfter: oneIn(10, anyMoment),
+});
+
+/** Arrivals and waits are most of it: without them nothing comes to its deadline. */
+export const anyAction: fc.Arbitrary<Action> = fc.oneof(
+  { weight: 30, arbitrary: arrive },
+  { weight: 24, arbitrary: fc.record({ do: fc.constant('wait' as const), for: anyMoment }) },
+  { weight: 6, arbitrary: fc.record({ do: fc.constant('talk' as const), who: someone, out: fc.boolean() }) },
+  { weight: 3, arbitrary: fc.record({ do: fc.constant('trickle' as const), who: someone }) },
+  { weight: 7, arbitrary: fc.record({ do: fc.constant('become' as const), who: someone, peer: anyPeer }) },
+  {
+    weight: 5,
+    arbitrary: fc.record({ do: fc.constant('all become' as const), user: anyUser, peer: anyPeer }),
+  },
+  { weight: 6, arbitrary: fc.record({ do: fc.constant('leave' as const), who: someone }) },
+  { weight: 1, arbitrary: fc.record({ do: fc.constant('all leave' as const), user: anyUser }) },
+  { weight: 2, arbitrary: fc.record({ do: fc.constant('busy' as const), who: someone, on: fc.boolean() }) },
+  { weight: 1, arbitrary: fc.record({ do: fc.constant('pause' as const), who: someone, on: fc.boolean() }) },
+  { weight: 1, arbitrary: fc.record({ do: fc.constant('stick' as const), who: someone, on: fc.boolean() }) },
+  { weight: 2, arbitrary: fc.record({ do: fc.constant('check' as const), who: someone, check: anyCheck }) },
+  { weight: 1, arbitrary: fc.record({ do: fc.constant('end' as const), who: someone }) },
+  {
+    weight: 2,
+    arbitrary: fc.record({
+      do: fc.constant('clean' as const),
+      user: anyUser,
+      level: fc.constantFrom(...CLEANUP_LEVELS),
+      count: fc.nat({ max: 2 }),
+      dryRun: fc.boolean(),
+    }),
+  },
+  { weight: 4, arbitrary: fc.record({ do: fc.constant('stall' as const), for: anyMoment }) },
+  {
+    weight: 1,
+    arbitrary: fc.record({ do: fc.constant('wall' as const), by: fc.constantFrom(-3_600_000, 3_600_000) }),
+  },
+);
+
+export const anyHistory: fc.Arbitrary<History> = fc.record({
+  setting: anySetting,
+  actions: fc.array(anyAction, { maxLength: 60, size: 'max' }),
+});
+
+/** As it can be read, one action a line. */
+export function told({ setting, actions }: History): string {
+  const lines = actions.map((action) => {
+    const { do: what, ...rest } = action;
+    const details = Object.entries(rest)
+      .filter(([, value]) => value !== undefined)
+      .map(([key, value]) => `${key} ${shown(key, value)}`);
+    return `  ${what}: ${details.join(', ')}`;
+  });
+  return [JSON.stringify(setting), ...lines].join('\n');
+}
+
+function shown(key: string, value: unknown): string {
+  if (key === 'user') return USERS[value as number] ?? String(value);
+  if (isMoment(value)) return momentShown(value);
+  if (typeof value === 'object' && value !== null && 'after' in value) {
+    const { after, half } = value as Exclude<Peer, string>;
+    return `${half ? 'half-answers' : 'answers'} after ${momentShown(after)}`;
+  }
+  return String(value);
+}
+
+function momentShown({ of, times, plus }: Moment): string {
+  const sign = plus < 0 ? '-' : '+';
+  return `${times}${of === 'ms' ? ' ms' : ` x ${of}`}${plus === 0 ? '' : ` ${sign} ${Math.abs(plus)} ms`}`;
+}
+
+function isMoment(value: unknown): value is Moment {
+  return typeof value === 'object' && value !== null && 'times' in value;
+}
+
+/** What is left when everything that it does not need to fail is taken out. */
+export async function shortened(
+  history: History,
+  complaintOf: (history: History) => Promise<string | undefined>,
+  withinMs: number,
+): Promise<History> {
+  const until = performance.now() + withinMs;
+  let { actions } = history;
+  for (let size = 16; size >= 1; size = Math.floor(size / 2)) {
+    for (let from = actions.length - 1; from >= 0 && performance.now() < until; from -= size) {
+      const rest = actions.filter((_, i) => i > from || i <= from - size);
+      if (await complaintOf({ ...history, actions: rest })) actions = rest;
+    }
+  }
+  return { ...history, actions };
+}

@@ -1,0 +1,193 @@
+import type { Manager } from '../../src/manager/manager.js';
+import type { Check } from './history.js';
+import type { ScriptedSocket } from './scripted-socket.js';
+import type { Setting } from './setting.js';
+
+/** A session as the history tells it. Only what the wire alone can show is looked up in the connection. */
+export interface Member {
+  readonly id: string;
+  readonly user: string;
+  readonly key: string | undefined;
+  readonly priority: number;
+  readonly createdAt: number;
+  readonly manager: Manager;
+  activeAt: number;
+  /** When the last connection left; undefined while there is one, or before the first. */
+  leftAt: number | undefined;
+  busy: number;
+  check: Check | undefined;
+  /** When its own check last said that somebody is there. */
+  vouchedAt: number;
+  /** Its own check has said that nobody is there; that stands until it says something else. */
+  wasDenied: boolean;
+  sockets: ScriptedSocket[];
+}
+
+export type Status = 'healthy' | 'idle' | 'zombie' | 'inactive' | 'unknown';
+
+/** How many looks that moved nothing make an output stalled: two heartbeats of four. */
+const STALLED = 8;
+const BARRED_MS = 60_000;
+
+/**
+ * The rules once more, from the contract, without an index, a queue, or any thought for cost: lists are walked,
+ * and what follows from something else is worked out again whenever it is asked for.
+ */
+export class Model {
+  members: Member[] = [];
+  /** When each user's living sessions were asked to leave, oldest first. */
+  readonly evictions = new Map<string, number[]>();
+  /** By user and key: when it was evicted while alive, and when it was told to come back. */
+  readonly barred = new Map<string, { at: number; promisedAt: number | undefined }>();
+
+  constructor(private readonly setting: Setting) {}
+
+  of(user: string): Member[] {
+    return this.members.filter((member) => member.user === user);
+  }
+
+  inactiveSince(member: Member): number | undefined {
+    if (member.sockets.length > 0) return undefined;
+    return member.leftAt ?? member.createdAt + Math.max(this.setting.grace, 100);
+  }
+
+  windowOf(member: Member): number {
+    return member.key === undefined ? 0 : this.setting.window;
+  }
+
+  status(member: Member, now: number): Status {
+    const inactiveSince = this.inactiveSince(member);
+    if (inactiveSince !== undefined) return now >= inactiveSince ? 'inactive' : 'unknown';
+    if (member.sockets.every((socket) => this.isProven(socket))) return 'zombie';
+    if (!member.sockets.some(({ connection }) => connection.confirmed)) return 'unknown';
+    return this.isIdle(member, now) ? 'idle' : 'healthy';
+  }
+
+  isIdle(member: Member, now: number): boolean {
+    return now - member.activeAt >= this.setting.idle;
+  }
+
+  isProven({ state, connection: { liveness } }: ScriptedSocket): boolean {
+    return (
+      state !== 'open' ||
+      liveness.missedPongs >= this.setting.missed ||
+      liveness.stalledLooks >= STALLED ||
+      liveness.provenBy !== undefined ||
+      liveness.detectedBy !== undefined
+    );
+  }
+
+  isSuspect(member: Member): boolean {
+    return member.sockets.length > 0 && member.sockets.every((socket) => isAccused(socket, this));
+  }
+
+  /** Everybody of the session has been gone at least since then, whatever we know of it. */
+  isDeadSince(member: Member, time: number): boolean {
+    const mayBeVouchedFor = member.vouchedAt >= time || member.check === 'late';
+    return (
+      member.sockets.length > 0 &&
+      member.sockets.every(({ deadSince, state, connection }) => {
+        if (deadSince === undefined || deadSince > time || connection.openedAt >= time) return false;
+        return state === 'closed' || !mayBeVouchedFor;
+      })
+    );
+  }
+
+  /** Somebody is there who answers within every deadline, and has been for long enough to be heard. */
+  isResponding(member: Member, now: number): boolean {
+    const { interval, probe } = this.setting;
+    const patience = Math.min(probe, 0.75 * interval - 60);
+    return (
+      !member.wasDenied &&
+      member.sockets.some(
+        ({ state, delayMs, changedAt, isStuck }) =>
+          state === 'open' &&
+          !isStuck &&
+          delayMs !== undefined &&
+          delayMs <= patience &&
+          now - changedAt > delayMs + 1,
+      )
+    );
+  }
+
+  /** A bucket filled at first, one drop in each refill time; worked out from the beginning each time. */
+  tokens(user: string, now: number): number {
+    const { burst, refill } = this.setting;
+    let tokens = burst;
+    let before = Number.NEGATIVE_INFINITY;
+    for (const at of this.evictions.get(user) ?? []) {
+      tokens = Math.min(burst, tokens + (at - before) / refill) - 1;
+      before = at;
+    }
+    return Math.min(burst, tokens + (now - before) / refill);
+  }
+
+  mayEvict(user: string, key: string | undefined, now: number): boolean {
+    const bar = this.barred.get(`${user} ${key}`);
+    if (key === undefined || !bar) return true;
+    return now - bar.at >= BARRED_MS || (bar.promisedAt !== undefined && now >= bar.promisedAt);
+  }
+
+  /** What a newcomer is to be told, before rounding up. */
+  waitMs(user: string, key: string | undefined, now: number): number {
+    const { grace, refill } = this.setting;
+    const oldest = Math.min(...this.of(user).map(({ createdAt }) => createdAt));
+    const waits = [(1 - this.tokens(user, now)) * refill, oldest + grace - now, 0];
+    if (!this.mayEvict(user, key, now)) waits.push(refill);
+    return Math.max(...waits);
+  }
+
+  /** Why a newcomer that was not let in should have been; undefined: rightly so. */
+  whoCouldGo(user: string, key: string | undefined, arrivedAt: number, now: number): string | undefined {
+    const members = this.of(user);
+    for (const member of members) {
+      const status = this.status(member, now);
+      if (status === 'inactive' || status === 'zombie') return `${nameOf(member)} is ${status}`;
+      if (this.isSuspect(member)) return `${nameOf(member)} is a suspect`;
+      if (this.isDeadSince(member, arrivedAt)) return `${nameOf(member)} has been dead since it came`;
+    }
+    // Whether it is barred is asked once, when its turn comes.
+    if (this.tokens(user, now) < 1 - 1e-6 || !this.mayEvict(user, key, arrivedAt)) return undefined;
+    for (const member of members) {
+      if (this.status(member, now) === 'idle') return `${nameOf(member)} is idle`;
+      if (now - member.createdAt >= this.setting.grace) return `${nameOf(member)} is out of its grace`;
+    }
+    return undefined;
+  }
+
+  /** Whoever may be the first to go at the level `force`; more than one where nothing tells them apart. */
+  leastValuable(members: readonly Member[], now: number): Member[] {
+    let left = members.filter(({ createdAt }) => now - createdAt >= this.setting.grace);
+    left = least(left, ({ priority }) => priority);
+    left = least(left, (member) => (this.status(member, now) === 'idle' ? 0 : 1));
+    left = least(left, ({ busy }) => (busy > 0 ? 1 : 0));
+    left = least(left, ({ activeAt }) => activeAt);
+    return least(left, ({ createdAt }) => createdAt);
+  }
+
+  /** Whoever may be the first of the idle to go; suspects go on their own account. */
+  longestIdle(members: readonly Member[], now: number, isModerate: boolean): Member[] {
+    let left = members.filter((member) => this.status(member, now) === 'idle');
+    left = isModerate
+      ? left.filter(({ activeAt }) => now - activeAt >= 2 * this.setting.idle)
+      : left.filter((member) => !this.isSuspect(member));
+    left = least(left, ({ busy }) => (busy > 0 ? 1 : 0));
+    return least(left, ({ activeAt }) => activeAt);
+  }
+}
+
+export function nameOf(member: Member): string {
+  return `${member.user}'s ${member.key === undefined ? member.id.slice(0, 6) : `session ${member.key}`}`;
+}
+
+function isAccused(socket: ScriptedSocket, model: Model): boolean {
+  const { liveness } = socket.connection;
+  // A byte that nobody has looked at yet acquits.
+  const isSilent = liveness.bytesSeen === socket.bytesRead;
+  return model.isProven(socket) || (liveness.suspectedAt !== undefined && isSilent);
+}
+
+function least(members: readonly Member[], of: (member: Member) => number): Member[] {
+  const smallest = Math.min(...members.map(of));
+  return members.filter((member) => of(member) === smallest);
+}

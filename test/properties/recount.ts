@@ -1,0 +1,204 @@
+import type { Due, DueQueue } from '../../src/clock/due-queue.js';
+import { MANAGER_STATUSES } from '../../src/events/vocabulary.js';
+import type { Connection } from '../../src/manager/connection.js';
+import type { Manager } from '../../src/manager/manager.js';
+import type { UserRecord } from '../../src/manager/user-record.js';
+import { USERS } from './history.js';
+import { nameOf } from './model.js';
+import type { World } from './world.js';
+
+/** What no public name shows, and what must agree with what it shows. */
+interface Hidden {
+  readonly heartbeat: { readonly wheel: { readonly slots: Connection[][]; readonly size: number } };
+  readonly statusKeeper: { readonly managers: DueQueue<Manager>; readonly expiries: DueQueue<Connection> };
+  readonly registry: { readonly unused: DueQueue<UserRecord> };
+  readonly detector: { readonly rounds: Map<UserRecord, unknown>; readonly consulted: Set<Connection> };
+  readonly breaker: {
+    readonly breakers: Map<UserRecord, unknown>;
+    readonly reported: Map<UserRecord, unknown>;
+  };
+  readonly cleanup: {
+    readonly budgets: Map<UserRecord, unknown>;
+    readonly running: Map<UserRecord, unknown>;
+  };
+  readonly factory: { readonly lanes: Map<UserRecord, unknown> };
+  readonly evicted: { readonly byUser: Map<UserRecord, unknown> };
+}
+
+/** How late what is due by the clock may be noticed: its queue's grain, and a tick. */
+const GRAIN_MS = 50;
+
+/** Counts everything by hand, and says where the books say something else. */
+export function* recount(world: World): Generator<string> {
+  yield* recountManagers(world);
+  yield* recountStatuses(world);
+  yield* recountWheel(world);
+  yield* recountQueues(world);
+  yield* recountSlots(world);
+  yield* lookForStrangers(world);
+  yield* lookForUndiscovered(world);
+}
+
+function* recountManagers({ core: { registry }, model, setting }: World): Generator<string> {
+  const { members } = model;
+  const ids = [...registry.allManagers].map(({ id }) => id).sort();
+  if (
+    ids.join() !==
+    members
+      .map(({ id }) => id)
+      .sort()
+      .join()
+  )
+    yield 'the managers are not those that came and stayed';
+  if (registry.managerCount !== members.length)
+    yield `${registry.managerCount} managers instead of ${members.length}`;
+  const connections = members.flatMap(({ manager }) => manager.connections);
+  const sockets = members.flatMap((member) => member.sockets);
+  if (
+    connections.length !== sockets.length ||
+    sockets.some(({ connection }) => !connections.includes(connection))
+  )
+    yield `${connections.length} connections, and ${sockets.length} sockets`;
+  if (registry.connectionCount !== connections.length)
+    yield `${registry.connectionCount} connections in the books`;
+  const buffered = connections.reduce((sum, { liveness }) => sum + liveness.bufferedSeen, 0);
+  if (registry.bufferedBytes !== buffered)
+    yield `${registry.bufferedBytes} bytes waiting instead of ${buffered}`;
+  for (const user of USERS) {
+    const own = model.of(user);
+    const record = registry.user(user);
+    if (own.length > setting.limit) yield `${user} has ${own.length} managers`;
+    if ((record?.managers.size ?? 0) !== own.length)
+      yield `${user} has ${record?.managers.size} of ${own.length}`;
+    const isPressed = own.length / setting.limit >= setting.thresholds[0];
+    if (record && registry.usersUnderPressure.has(record) !== isPressed) yield `the pressure of ${user}`;
+    if (record && registry.usersAtLimit.has(record) !== own.length >= setting.limit)
+      yield `${user} at the limit`;
+    for (const { key, manager, leftAt } of own) {
+      if (key === undefined && leftAt !== undefined) yield `${user} has a session that nobody can find again`;
+      if (own.filter((other) => key !== undefined && other.key === key).length > 1)
+        yield `${user} has ${key} twice`;
+      if (key !== undefined && record?.session(key) !== manager) yield `nobody finds ${user}'s ${key}`;
+    }
+  }
+}
+
+function* recountStatuses({
+  core: { registry, heartbeat, clock },
+  model,
+  setting,
+  witness,
+}: World): Generator<string> {
+  const now = clock.now();
+  for (const status of MANAGER_STATUSES) {
+    const counted = model.members.filter(({ manager }) => manager.status === status).length;
+    if (registry.statusCounts[status] !== counted)
+      yield `${registry.statusCounts[status]} ${status} instead of ${counted}`;
+  }
+  // A tick that a stall has delayed comes with the next turn.
+  const patience = GRAIN_MS + heartbeat.tickMs + (now === witness.lastStallAt ? Number.POSITIVE_INFINITY : 2);
+  for (const member of model.members) {
+    const { status } = member.manager;
+    const right = [model.status(member, now), model.status(member, now - patience)];
+    // What only a look at the socket shows is noticed at that look.
+    if (right.includes('zombie') || status === 'zombie' || right.includes(status)) continue;
+    const since = Math.max(member.activeAt, member.leftAt ?? member.createdAt);
+    yield `${nameOf(member)} is ${status} instead of ${right[0]}, ${now - since} ms after (${setting.idle})`;
+  }
+}
+
+function* recountWheel({ core, model }: World): Generator<string> {
+  const { slots, size } = (core as unknown as Hidden).heartbeat.wheel;
+  const there = slots.flat();
+  const connections = model.members.flatMap(({ manager }) => manager.connections);
+  if (size !== there.length || there.length !== connections.length)
+    yield `${size} of ${connections.length} in the wheel`;
+  if (new Set(there).size !== there.length) yield 'somebody is in the wheel twice';
+  for (const connection of connections) {
+    const { slot, position } = connection.liveness;
+    if (slots[slot]?.[position] !== connection) yield `nobody finds ${connection.id} in the wheel`;
+  }
+}
+
+function* recountQueues({ core, clock, model, setting }: World): Generator<string> {
+  const hidden = core as unknown as Hidden;
+  const waiting = new Map<Manager, number>();
+  for (const [manager, at] of entries(hidden.statusKeeper.managers, GRAIN_MS)) {
+    if (!manager.isOpen) yield `${manager.id} waits for its time, and has ended`;
+    waiting.set(manager, at);
+  }
+  if ([...entries(hidden.statusKeeper.expiries, GRAIN_MS)].length > 0) yield 'credentials wait for their end';
+  const now = clock.now();
+  for (const member of model.members) {
+    const inactiveSince = model.inactiveSince(member);
+    const at = waiting.get(member.manager);
+    const idleAt = member.activeAt + setting.idle;
+    const isInUse = model.status(member, now) === 'healthy' && idleAt > now;
+    const due = inactiveSince === undefined ? idleAt : inactiveSince + model.windowOf(member);
+    if (
+      (isInUse || (inactiveSince !== undefined && due > now)) &&
+      (at === undefined || at > due + 2 * GRAIN_MS)
+    )
+      yield `${nameOf(member)} is not noticed when due`;
+    if (inactiveSince !== undefined && at === undefined)
+      yield `${nameOf(member)} is absent, and never comes up`;
+  }
+  for (const [user] of entries(hidden.registry.unused, 100))
+    if (core.registry.user(user.userId) !== user) yield `${user.userId} is forgotten twice`;
+  for (const user of core.registry.allUsers)
+    if (user.isUnused && user.dueTick < 0) yield `${user.userId} is never forgotten`;
+}
+
+function* entries<T extends Due>(queue: DueQueue<T>, grain: number): Generator<[T, number]> {
+  const { buckets } = queue as unknown as { buckets: Map<number, Set<T>> };
+  for (const [tick, bucket] of buckets) {
+    if (bucket.size === 0) throw new Error('an empty bucket');
+    for (const item of bucket) {
+      if (item.dueTick !== tick) throw new Error('waits elsewhere');
+      yield [item, tick * grain];
+    }
+  }
+}
+
+/** Each slot once taken, and once released. */
+function* recountSlots({ store, model }: World): Generator<string> {
+  const open = new Set(model.members.map(({ id }) => id));
+  for (const [id, taken] of store.taken)
+    if (taken !== (open.has(id) ? 1 : 0)) yield `the slot of ${id} is held ${taken} times`;
+  for (const id of open) if (!store.taken.has(id)) yield `${id} has no slot`;
+}
+
+/** Nothing is kept for a user or a connection that is not here. */
+function* lookForStrangers({ core, model, witness }: World): Generator<string> {
+  const { detector, breaker, cleanup, factory, evicted } = core as unknown as Hidden;
+  const kept = {
+    rounds: detector.rounds,
+    breakers: breaker.breakers,
+    'breaker reports': breaker.reported,
+    budgets: cleanup.budgets,
+    evicted: evicted.byUser,
+  };
+  for (const [what, map] of Object.entries(kept)) {
+    for (const user of map.keys())
+      if (core.registry.user(user.userId) !== user) yield `${what}: ${user.userId} is kept, and forgotten`;
+  }
+  for (const user of factory.lanes.keys())
+    if (!witness.waiting.some((one) => one.user === user.userId))
+      yield `${user.userId} has a queue, and nobody in it`;
+  const connections = new Set(model.members.flatMap(({ manager }) => manager.connections));
+  for (const connection of detector.consulted)
+    if (!connections.has(connection)) yield `${connection.id} is asked about, and gone`;
+}
+
+/** Promise 4: silence has an end. */
+function* lookForUndiscovered({ core, clock, model, setting, witness }: World): Generator<string> {
+  if (core.heartbeat.isSelfPreserving) return;
+  const patience = (setting.missed + 1) * setting.interval + 2;
+  for (const member of model.members) {
+    for (const { deadSince, isStuck } of member.sockets) {
+      if (deadSince === undefined || isStuck) continue;
+      const silentMs = clock.now() - Math.max(deadSince, witness.lastStallAt);
+      if (silentMs > patience) yield `${nameOf(member)} has been silent for ${silentMs} ms`;
+    }
+  }
+}

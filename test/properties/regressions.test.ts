@@ -1,0 +1,168 @@
+import { describe, expect, it } from 'vitest';
+import { spend, waitForTokenMs } from '../../src/cleanup/eviction-budget.js';
+import type { Action } from './history.js';
+import { DEFAULTS, type Moment, type Setting } from './setting.js';
+import { World } from './world.js';
+
+type Arrive = Extract<Action, { do: 'arrive' }>;
+
+const ONE: Arrive = {
+  do: 'arrive',
+  user: 0,
+  count: 1,
+  key: undefined,
+  priority: 0,
+  peer: 'answers',
+  hook: undefined,
+  check: undefined,
+  attaches: true,
+  comesBack: false,
+  goneAfter: undefined,
+};
+
+const arrive = (differences: Partial<Arrive> = {}): Action => ({ ...ONE, ...differences });
+const ms = (times: number): Moment => ({ of: 'ms', times, plus: 0 });
+const wait = (times: number): Action => ({ do: 'wait', for: ms(times) });
+const slow = (times: number) => ({ after: ms(times) });
+
+/** Each of these once broke a promise. */
+const HISTORIES: Record<string, { setting: Partial<Setting>; actions: Action[] }> = {
+  'a silent session that vouches for itself keeps no newcomer waiting': {
+    setting: { limit: 1 },
+    actions: [arrive({ peer: 'silent', check: 'alive' }), wait(6_000), arrive(), wait(2_000)],
+  },
+  'a session that is left while the probe is under way goes before anybody who is there': {
+    setting: { limit: 2 },
+    actions: [
+      arrive({ key: 0, peer: slow(900) }),
+      arrive({ peer: slow(900) }),
+      wait(6_000),
+      arrive(),
+      wait(100),
+      { do: 'leave', who: 0 },
+      wait(2_000),
+    ],
+  },
+  'a session that is left while the probe is under way is no lock-out in the grace': {
+    setting: { limit: 1 },
+    actions: [
+      arrive({ key: 0, peer: 'silent' }),
+      wait(100),
+      arrive(),
+      wait(100),
+      { do: 'leave', who: 0 },
+      wait(2_000),
+    ],
+  },
+  'a newcomer who has gone is not locked out': {
+    setting: { limit: 1, probe: 200 },
+    actions: [
+      arrive({ peer: 'silent' }),
+      wait(100),
+      arrive({ goneAfter: ms(150) }),
+      wait(500),
+      arrive({ goneAfter: ms(1) }),
+      { do: 'become', who: 0, peer: 'silent' },
+      wait(500),
+    ],
+  },
+  'a newcomer who goes while it waits for a slot is not locked out': {
+    setting: { limit: 1, interval: 1_000, missed: 1, probe: 50, grace: 0, burst: 1, refill: 100, queue: 300 },
+    actions: [
+      arrive({ attaches: false }),
+      wait(1),
+      arrive({ count: 2, peer: 'silent', goneAfter: ms(60) }),
+      wait(500),
+    ],
+  },
+  'newcomers who come while a place is being passed on do not wait one probe after another': {
+    setting: { limit: 3 },
+    actions: [
+      arrive({ check: 'dead' }),
+      arrive(),
+      arrive(),
+      arrive({ count: 7, peer: slow(1_000) }),
+      wait(8_000),
+    ],
+  },
+  'newcomers who wait for a slot do not wait one probe after another': {
+    setting: {
+      limit: 2,
+      interval: 400,
+      probe: 200,
+      grace: 200,
+      burst: 1,
+      refill: 400,
+      window: 0,
+      queue: 800,
+    },
+    actions: [arrive({ count: 2, check: 'hangs' }), arrive({ count: 7, peer: slow(401) }), wait(4_000)],
+  },
+  'an open breaker refuses nobody whom the time of the probe would have let in': {
+    setting: { limit: 1, interval: 400, probe: 50, grace: 0, burst: 1, refill: 40, failures: 1, reset: 200 },
+    actions: [arrive(), wait(1), arrive({ count: 7 }), { do: 'stall', for: ms(50) }, arrive(), wait(300)],
+  },
+  'an open breaker refuses nobody for whom somebody has fallen idle during the probe': {
+    setting: {
+      ...{ limit: 2, interval: 400, missed: 3, probe: 1_000, sweep: 200, idle: 100, grace: 800, hook: 200 },
+      ...{ burst: 2, refill: 40, window: 200, thresholds: [0.3, 0.5, 1], failures: 1, reset: 2_400 },
+    },
+    actions: [
+      arrive({ count: 7, peer: 'silent', hook: 'throws', check: 'alive', comesBack: true }),
+      wait(1_202),
+      arrive({ count: 2, comesBack: true }),
+      wait(1_200),
+    ],
+  },
+  'a newcomer is not answered by a question that was put before the session was there': {
+    setting: {
+      limit: 1,
+      interval: 400,
+      probe: 50,
+      grace: 0,
+      burst: 1,
+      refill: 40,
+      thresholds: [0.2, 0.2, 0.2],
+    },
+    actions: [arrive({ peer: 'silent' }), wait(1), arrive({ count: 2, peer: 'silent' }), wait(200)],
+  },
+  'output that does not move proves nothing against who is talking': {
+    setting: { interval: 400 },
+    actions: [
+      arrive({ peer: { after: ms(225), half: true } }),
+      { do: 'stick', who: 0, on: true },
+      wait(1_800),
+    ],
+  },
+  'a socket that closed while we were not reading from it is noticed': {
+    setting: {},
+    actions: [
+      arrive(),
+      { do: 'pause', who: 0, on: true },
+      { do: 'become', who: 0, peer: 'closed' },
+      wait(60_001),
+    ],
+  },
+  'an answer that waits in the socket counts when the tick is a little late': {
+    setting: { interval: 400, window: 200, grace: 0 },
+    actions: [
+      arrive({ peer: 'silent' }),
+      wait(973),
+      { do: 'all become', user: 0, peer: 'answers' },
+      { do: 'stall', for: ms(36) },
+      wait(400),
+    ],
+  },
+};
+
+describe('what once broke a promise:', () => {
+  it.each(Object.entries(HISTORIES))('%s', async (_, { setting, actions }) => {
+    await World.live({ setting: { ...DEFAULTS, ...setting }, actions });
+  });
+
+  it('nobody is told to wait for longer than one refill, however the budget was rounded', () => {
+    const rules = { forcedEvictionBurst: 2, forcedEvictionRefillMs: 330 };
+    const spent = spend({ tokens: 1 - 1e-7, at: 0 }, 0, rules);
+    expect(Math.ceil(waitForTokenMs(spent, 0, rules))).toBe(330);
+  });
+});

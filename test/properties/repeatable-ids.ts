@@ -1,0 +1,24 @@
+import crypto from 'node:crypto';
+import { syncBuiltinESMExports } from 'node:module';
+
+/** Ids that are the same when a history is lived through again; in no order, as random ones are. */
+let idsMade = 0;
+
+/** From the first one again. */
+export function restartIds(): void {
+  idsMade = 0;
+}
+
+/** @returns what makes them random again. */
+export function makeIdsRepeatable(): () => void {
+  const { randomUUID } = crypto;
+  crypto.randomUUID = () => {
+    const scattered = Math.imul(++idsMade, 0x9e3779b1) >>> 0;
+    return `${scattered.toString(16).padStart(8, '0')}-0000-4000-8000-000000000000`;
+  };
+  syncBuiltinESMExports();
+  return () => {
+    crypto.randomUUID = randomUUID;
+    syncBuiltinESMExports();
+  };
+}

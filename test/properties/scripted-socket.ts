@@ -1,0 +1,83 @@
+import { type FakeClock, type FakePeer, FakeSocket } from '../../src/testing/index.js';
+
+/** Told by the history: when its peer last changed, and since when nobody can have said anything. */
+export class ScriptedSocket extends FakeSocket {
+  /** Answers pings with bytes that make no frame. */
+  private halfAfterMs: number | undefined;
+  /** How long it takes to answer; undefined: it never does. */
+  delayMs: number | undefined;
+  changedAt: number;
+  /** The last time that anything but an answer came in. */
+  spokeAt: number;
+
+  constructor(
+    private readonly time: FakeClock,
+    peer: FakePeer,
+    halfAfterMs?: number,
+  ) {
+    super(time, peer);
+    this.changedAt = time.now();
+    this.spokeAt = time.now();
+    this.note(peer, halfAfterMs);
+  }
+
+  /** Nobody has been there since then; undefined: somebody is, or may be. */
+  get deadSince(): number | undefined {
+    if (this.state === 'closed') return this.changedAt;
+    if (this.state !== 'open' || this.paused || this.delayMs !== undefined) return undefined;
+    // What it said in this very instant may still be on its way.
+    return Math.max(this.changedAt, this.spokeAt + 1);
+  }
+
+  change(peer: FakePeer, halfAfterMs?: number): void {
+    if (this.state === 'closed') return;
+    this.changedAt = this.time.now();
+    this.note(peer, halfAfterMs);
+    this.become(halfAfterMs === undefined ? peer : 'silent');
+    // Who has been asked before is not to wait for the next question.
+    const { delayMs } = this;
+    if (delayMs !== undefined) this.time.io(() => this.sayUnlessSilent(), delayMs);
+  }
+
+  /** We stop reading, or begin again. */
+  pause(on: boolean): void {
+    this.paused = on;
+    this.changedAt = this.time.now();
+  }
+
+  /** The kernel takes nothing more, or everything again. */
+  stick(on: boolean): void {
+    this.isStuck = on;
+    this.changedAt = this.time.now();
+    if (on) this.send('x');
+    else Object.assign(this, { bytesQueued: 0, bufferedAmount: 0 });
+  }
+
+  override ping(): void {
+    super.ping();
+    const asked = this.halfAfterMs;
+    if (asked === undefined || this.state !== 'open') return;
+    this.time.io(() => this.sayUnlessSilent(), asked);
+  }
+
+  override trickle(bytes = 1): void {
+    super.trickle(bytes);
+    this.spokeAt = this.time.now();
+  }
+
+  override receive(text = '{}'): void {
+    super.receive(text);
+    this.spokeAt = this.time.now();
+  }
+
+  private sayUnlessSilent(): void {
+    if (this.delayMs !== undefined && this.state === 'open') this.trickle();
+  }
+
+  private note(peer: FakePeer, halfAfterMs: number | undefined): void {
+    this.halfAfterMs = halfAfterMs;
+    if (halfAfterMs !== undefined) this.delayMs = halfAfterMs;
+    else if (peer === 'answers') this.delayMs = 1;
+    else this.delayMs = typeof peer === 'object' ? peer.answersAfterMs : undefined;
+  }
+}

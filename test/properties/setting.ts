@@ -1,0 +1,188 @@
+import fc from 'fast-check';
+import type { SlotStore } from '../../src/options/slot-store.interface.js';
+import type { CoreOptions } from '../support/core.js';
+
+/** The options of one history, flat. Durations in milliseconds. */
+export interface Setting {
+  readonly limit: number;
+  readonly connections: number;
+  readonly perNode: number | undefined;
+  readonly interval: number;
+  readonly missed: number;
+  readonly probe: number;
+  readonly sweep: number;
+  readonly idle: number;
+  readonly idleTimeout: number | undefined;
+  readonly grace: number;
+  readonly hook: number;
+  readonly burst: number;
+  readonly refill: number;
+  readonly window: number;
+  readonly queue: number;
+  readonly thresholds: readonly [number, number, number];
+  readonly failures: number;
+  readonly reset: number;
+  readonly successes: number;
+}
+
+export const DEFAULTS: Setting = {
+  limit: 20,
+  connections: 5,
+  perNode: undefined,
+  interval: 15_000,
+  missed: 2,
+  probe: 1_000,
+  sweep: 30_000,
+  idle: 300_000,
+  idleTimeout: undefined,
+  grace: 5_000,
+  hook: 2_000,
+  burst: 5,
+  refill: 10_000,
+  window: 30_000,
+  queue: 0,
+  thresholds: [0.6, 0.65, 0.7],
+  failures: 5,
+  reset: 30_000,
+  successes: 3,
+};
+
+export function optionsOf(setting: Setting, store: SlotStore): CoreOptions {
+  const [proactiveThreshold, moderateThreshold, aggressiveThreshold] = setting.thresholds;
+  return {
+    store,
+    limits: {
+      managersPerUser: setting.limit,
+      connectionsPerManager: setting.connections,
+      ...(setting.perNode === undefined ? {} : { managersPerNode: setting.perNode }),
+    },
+    heartbeat: {
+      intervalMs: setting.interval,
+      missedBeforeZombie: setting.missed,
+      probeTimeoutMs: setting.probe,
+    },
+    cleanup: {
+      proactiveThreshold,
+      moderateThreshold,
+      aggressiveThreshold,
+      intervalMs: setting.sweep,
+      idleAfterMs: setting.idle,
+      graceMs: setting.grace,
+      hookTimeoutMs: setting.hook,
+      forcedEvictionBurst: setting.burst,
+      forcedEvictionRefillMs: setting.refill,
+      ...(setting.idleTimeout === undefined ? {} : { idleTimeoutMs: setting.idleTimeout }),
+    },
+    session: { resumeWindowMs: setting.window },
+    circuitBreaker: {
+      failureThreshold: setting.failures,
+      resetTimeoutMs: setting.reset,
+      successThreshold: setting.successes,
+    },
+    admission: { queueTimeoutMs: setting.queue },
+  };
+}
+
+/** Mostly not there at all. */
+export function oneIn<T>(times: number, arbitrary: fc.Arbitrary<T>): fc.Arbitrary<T | undefined> {
+  return fc.oneof({ weight: times - 1, arbitrary: fc.constant(undefined) }, { weight: 1, arbitrary });
+}
+
+/** Limits are mostly small, so that a short history comes to them; sizes have a test of their own. */
+const limit = fc.oneof(
+  { weight: 8, arbitrary: fc.integer({ min: 1, max: 5 }) },
+  { weight: 2, arbitrary: fc.integer({ min: 6, max: 20 }) },
+);
+
+/** Durations are shares of the heartbeat, so that no history needs many beats to come to all of them. */
+const scaled = fc
+  .record({
+    limit,
+    connections: fc.integer({ min: 1, max: 3 }),
+    perNode: oneIn(12, fc.integer({ min: 2, max: 8 })),
+    interval: fc.constantFrom(400, 1_000, 3_300, 15_000),
+    missed: fc.integer({ min: 1, max: 3 }),
+    probe: fc.constantFrom(50, 200, 1_000),
+    sweep: fc.constantFrom(0.5, 2, 5),
+    idle: fc.constantFrom(0.25, 2, 20),
+    idleTimeout: oneIn(6, fc.constantFrom(0.5, 4)),
+    grace: fc.constantFrom(0, 0.1, 0.5, 2),
+    hook: fc.constantFrom(0.1, 0.5, 2),
+    burst: fc.integer({ min: 1, max: 5 }),
+    refill: fc.constantFrom(0.1, 1, 3),
+    window: fc.constantFrom(0, 0.5, 2, 4),
+    queue: fc.constantFrom(0, 0, 0, 0.3, 2),
+    thresholds: fc.constantFrom<Setting['thresholds']>(
+      DEFAULTS.thresholds,
+      [0.2, 0.2, 0.2],
+      [0.3, 0.5, 1],
+      [1, 1, 1],
+    ),
+    failures: fc.integer({ min: 1, max: 5 }),
+    reset: fc.constantFrom(0.5, 2, 6),
+    successes: fc.integer({ min: 1, max: 3 }),
+  })
+  .map((shares): Setting => {
+    const of = (share: number, least = 1) => Math.max(least, Math.round(share * shares.interval));
+    return {
+      ...shares,
+      sweep: of(shares.sweep, 10),
+      idle: of(shares.idle),
+      idleTimeout: shares.idleTimeout === undefined ? undefined : of(shares.idleTimeout),
+      grace: of(shares.grace, 0),
+      hook: of(shares.hook),
+      refill: of(shares.refill),
+      window: of(shares.window, 0),
+      queue: of(shares.queue, 0),
+      reset: of(shares.reset),
+    };
+  });
+
+export const anySetting: fc.Arbitrary<Setting> = fc.oneof(
+  { weight: 9, arbitrary: scaled },
+  { weight: 1, arbitrary: limit.map((most): Setting => ({ ...DEFAULTS, limit: most })) },
+);
+
+/** A span of time told by what it is measured against, so that it falls on the deadlines and just beside them. */
+export interface Moment {
+  readonly of:
+    | 'ms'
+    | 'probe'
+    | 'interval'
+    | 'grace'
+    | 'refill'
+    | 'window'
+    | 'idle'
+    | 'hook'
+    | 'sweep'
+    | 'reset';
+  readonly times: number;
+  readonly plus: number;
+}
+
+export function msOf({ of, times, plus }: Moment, setting: Setting): number {
+  return Math.max(0, Math.round(times * (of === 'ms' ? 1 : setting[of])) + plus);
+}
+
+export const anyMoment: fc.Arbitrary<Moment> = fc.oneof(
+  fc.record({
+    of: fc.constant('ms' as const),
+    times: fc.integer({ min: 1, max: 300 }),
+    plus: fc.constant(0),
+  }),
+  fc.record({
+    of: fc.constantFrom<Moment['of'][]>(
+      'probe',
+      'interval',
+      'grace',
+      'refill',
+      'window',
+      'idle',
+      'hook',
+      'sweep',
+      'reset',
+    ),
+    times: fc.constantFrom(1, 1, 0.25, 0.5, 0.75, 2),
+    plus: fc.constantFrom(0, -1, 1, 2),
+  }),
+);

@@ -1,0 +1,217 @@
+import type {
+  AdmittedEvent,
+  RejectedEvent,
+  WebSocketManagerEvent,
+} from '../../src/events/websocket-manager-event.js';
+import type { Manager } from '../../src/manager/manager.js';
+import type { Core } from '../support/core.js';
+import { EvictionJudge } from './eviction-judge.js';
+import { type Member, type Model, nameOf } from './model.js';
+import type { Setting } from './setting.js';
+
+/** Somebody at the door. */
+export interface Arrival {
+  readonly user: string;
+  readonly key: string | undefined;
+  readonly at: number;
+  /** How long the event loop had stood still by then. */
+  readonly stalledMs: number;
+  isGone: boolean;
+  /** Managers of the user that had been made when it was refused. */
+  madeWhenRefused?: number | undefined;
+  /** Told to come back now: since when nobody else of the user was given a place. */
+  readonly promise: { readonly managersMade: number } | undefined;
+}
+
+/** What a newcomer may wait beside its probe. */
+const DOOR_MS = 100;
+
+/** Sees everything at the moment when it happens, and writes down what may not be. Nothing here may throw. */
+export class Witness {
+  readonly broken: string[] = [];
+  /** At the door, in the order of arrival. */
+  readonly waiting: Arrival[] = [];
+  /** Managers ever made, by user. */
+  readonly made = new Map<string, number>();
+  stalledMs = 0;
+  lastStallAt = Number.NEGATIVE_INFINITY;
+  /** Everybody answers and nobody arrives: who is there stays. */
+  isQuiet = false;
+  refused = 0;
+  readonly judge: EvictionJudge;
+  private readonly ended = new Map<string, Member>();
+
+  constructor(
+    private readonly core: Core,
+    private readonly model: Model,
+    private readonly setting: Setting,
+  ) {
+    this.judge = new EvictionJudge(this, model, setting);
+    core.events.events$.subscribe((event) => this.see(event));
+    core.registry.observe({
+      managerAdded: (manager) => this.added(manager),
+      managerRemoved: (manager) => this.removed(manager),
+      userForgotten: ({ userId }) => this.forgotten(userId),
+    });
+  }
+
+  complain(what: string): void {
+    const { clock } = this.core;
+    this.broken.push(`at ${clock.now() - 1_000_000} ms: ${what}`);
+  }
+
+  /** After everything of an instant has happened. */
+  settled(): void {
+    for (const [user, at] of this.judge.roomMade)
+      this.complain(`${user} lost a living session at ${at - 1_000_000} ms for nobody`);
+    this.judge.roomMade.clear();
+  }
+
+  get now(): number {
+    return this.core.clock.now();
+  }
+
+  private added(manager: Manager): void {
+    const { user, userId, id, sessionKey: key, priority } = manager;
+    this.made.set(userId, (this.made.get(userId) ?? 0) + 1);
+    if (user.managers.size > this.setting.limit)
+      this.complain(`${userId} has ${user.managers.size} managers`);
+    const { perNode } = this.setting;
+    if (perNode !== undefined && this.core.registry.managerCount > perNode)
+      this.complain('the node is overfull');
+    this.model.members.push({
+      ...{ id, user: userId, key, priority, manager, createdAt: this.now, activeAt: this.now },
+      ...{
+        leftAt: undefined,
+        busy: 0,
+        check: undefined,
+        wasDenied: false,
+        vouchedAt: Number.NEGATIVE_INFINITY,
+        sockets: [],
+      },
+    });
+  }
+
+  private removed({ id, userId }: Manager): void {
+    const member = this.model.members.find((one) => one.id === id);
+    if (!member) {
+      this.complain(`a manager of ${userId} ended that was not there`);
+      return;
+    }
+    this.model.members = this.model.members.filter((one) => one !== member);
+    this.ended.set(id, member);
+  }
+
+  private forgotten(user: string): void {
+    this.model.evictions.delete(user);
+    for (const name of [...this.model.barred.keys()])
+      if (name.startsWith(`${user} `)) this.model.barred.delete(name);
+  }
+
+  private see(event: WebSocketManagerEvent): void {
+    try {
+      switch (event.type) {
+        case 'admitted':
+          this.judge.roomMade.delete(event.userId);
+          this.checkAdmission(event);
+          break;
+        case 'rejected':
+          this.checkRefusal(event);
+          break;
+        case 'evicted':
+          this.judge.judge(this.ended.get(event.managerId), event);
+          break;
+        case 'detached':
+          this.checkDetached(event.managerId, event.connectionId, event.reason);
+          break;
+      }
+    } catch (error) {
+      this.complain(error instanceof Error ? String(error.stack) : String(error));
+    }
+  }
+
+  private checkAdmission({ userId, sessionKey, durationMs, outcome }: AdmittedEvent): void {
+    const at = this.now - durationMs;
+    const arrival = this.waiting.find(
+      (one) => one.user === userId && one.at === at && one.key === sessionKey,
+    );
+    if (!arrival) {
+      this.complain(`${userId} was admitted without having come`);
+      return;
+    }
+    this.checkWait(arrival, outcome);
+  }
+
+  /** Promise 2: in within the probe's deadline. A queue to wait in is an option, and a stall is nobody's wait. */
+  private checkWait({ user, at, stalledMs }: Arrival, what: string): void {
+    const { probe, queue, perNode } = this.setting;
+    if (stalledMs !== this.stalledMs || perNode !== undefined) return;
+    const most = queue === 0 ? probe + DOOR_MS : queue + 2 * (probe + DOOR_MS);
+    if (this.now - at > most) this.complain(`${user} was ${what} after ${this.now - at} ms`);
+  }
+
+  private checkRefusal({ userId, reason, durationMs, retryAfterMs, lockout }: RejectedEvent): void {
+    const user = userId as string;
+    // Of several who came at once, the event does not say which it was: one must fit.
+    const arrivals = this.waiting.filter((one) => one.user === user && one.at === this.now - durationMs);
+    const [first] = arrivals;
+    if (!first) {
+      this.complain(`${user} was refused without having come`);
+      return;
+    }
+    if (reason !== 'over_limit') {
+      if (reason !== 'try_later' || this.setting.perNode === undefined)
+        this.complain(`refused with ${reason}`);
+      return;
+    }
+    if (lockout) this.complain(`${user} was locked out`);
+    for (const arrival of arrivals) arrival.madeWhenRefused = this.made.get(user);
+    this.judgeRefusal(first, arrivals, retryAfterMs);
+    for (const { key } of arrivals) {
+      const bar = this.model.barred.get(`${user} ${key}`);
+      if (bar && retryAfterMs !== undefined) bar.promisedAt ??= this.now + retryAfterMs;
+    }
+  }
+
+  private judgeRefusal(first: Arrival, arrivals: readonly Arrival[], retryAfterMs: number | undefined): void {
+    if (arrivals.some(({ isGone }) => isGone)) return;
+    this.refused++;
+    this.checkWait(first, 'refused');
+    const complaints = arrivals.map((arrival) => this.complaintAbout(arrival, retryAfterMs));
+    if (complaints[0] && complaints.every(Boolean)) this.complain(complaints[0]);
+  }
+
+  /** What is wrong with a refusal; undefined: nothing is. */
+  private complaintAbout({ user, key, at, promise }: Arrival, retryAfterMs = Infinity): string | undefined {
+    const { grace, refill, limit, perNode } = this.setting;
+    // A place that was made for the next in line is not free.
+    const taken = this.model.of(user).length + (this.judge.roomMade.has(user) ? 1 : 0);
+    if (taken < limit && perNode === undefined) return `${user} was refused below the limit`;
+    const somebody = this.model.whoCouldGo(user, key, at, this.now);
+    if (somebody) return `${user} was refused, and ${somebody}`;
+    if (retryAfterMs > Math.max(grace, refill, 1)) return `${user} was told to wait ${retryAfterMs} ms`;
+    const waitMs = Math.max(1, this.model.waitMs(user, key, this.now));
+    const isBarred = this.model.barred.has(`${user} ${key}`);
+    if (!isBarred && Math.abs(retryAfterMs - waitMs) > 1.001)
+      return `${user} was told ${retryAfterMs} instead of ${waitMs} ms`;
+    if (promise && promise.managersMade === this.made.get(user))
+      return `${user} came back as told, for nothing`;
+    return undefined;
+  }
+
+  private checkDetached(managerId: string, connectionId: string, reason: string): void {
+    const member = this.model.members.find(({ id }) => id === managerId) ?? this.ended.get(managerId);
+    const socket = member?.sockets.find(({ connection }) => connection.id === connectionId);
+    if (!member || !socket) {
+      this.complain(`${connectionId} left without having been there`);
+      return;
+    }
+    const isAlone = { ...member, sockets: [socket] };
+    if (reason === 'no_pong' && this.model.isResponding(isAlone, this.now))
+      this.complain(`a connection of ${nameOf(member)} answers, and was taken for dead`);
+    if (this.isQuiet && reason === 'no_pong')
+      this.complain(`a connection of ${nameOf(member)} ended in a quiet network`);
+    member.sockets = member.sockets.filter((one) => one !== socket);
+    if (member.sockets.length === 0) member.leftAt = this.now;
+  }
+}

@@ -1,0 +1,294 @@
+import type { Refused } from '../../src/admission/websocket-manager.factory.js';
+import { checkUserContext } from '../../src/options/user-context.js';
+import type { FakeClock, FakePeer } from '../../src/testing/index.js';
+import { Core } from '../support/core.js';
+import { CountingStore } from './counting-store.js';
+import { type Action, type Check, type History, type Hook, type Peer, USERS } from './history.js';
+import { type Member, Model } from './model.js';
+import { recount } from './recount.js';
+import { restartIds } from './repeatable-ids.js';
+import { ScriptedSocket } from './scripted-socket.js';
+import { type Moment, msOf, optionsOf, type Setting } from './setting.js';
+import { type Arrival, Witness } from './witness.js';
+
+type Arrive = Extract<Action, { do: 'arrive' }>;
+
+/** Lives a history through, and looks around after every step. */
+export class World {
+  readonly sockets: ScriptedSocket[] = [];
+  readonly model: Model;
+  readonly witness: Witness;
+  /** Newcomers who were told when to come back, and have not yet. */
+  private away = 0;
+  private mayComeBack = true;
+  private readonly endWork = new Map<string, (() => void)[]>();
+
+  private constructor(
+    readonly core: Core,
+    readonly store: CountingStore,
+    readonly setting: Setting,
+  ) {
+    this.model = new Model(setting);
+    this.witness = new Witness(core, this.model, setting);
+  }
+
+  static async start(setting: Setting): Promise<World> {
+    const store = new CountingStore();
+    restartIds();
+    return new World(await Core.start(optionsOf(setting, store)), store, setting);
+  }
+
+  /** @throws what was found first against the contract. */
+  static async live({ setting, actions }: History): Promise<World> {
+    const world = await World.start(setting);
+    for (const action of actions) await world.live(action);
+    await world.end();
+    return world;
+  }
+
+  get clock(): FakeClock {
+    return this.core.clock;
+  }
+
+  async live(action: Action): Promise<void> {
+    await this.take(action);
+    await this.clock.settle();
+    this.look(action.do);
+  }
+
+  look(when: string): void {
+    this.witness.settled();
+    for (const what of recount(this)) this.witness.complain(what);
+    const [first] = this.witness.broken;
+    if (first) throw new Error(`${first} (after '${when}')`);
+  }
+
+  /** The network falls quiet; then all leave, and nothing may be left. */
+  async end(): Promise<void> {
+    const { probe, interval, missed, sweep, window, grace, hook, queue } = this.setting;
+    this.mayComeBack = false;
+    for (let i = 0; this.away + this.witness.waiting.length > 0; i++) {
+      if (i > 500) throw new Error('somebody waits for ever at the door');
+      await this.pass(probe + 100);
+    }
+    for (const member of this.model.members) {
+      if (member.check) this.setCheck(member, 'alive');
+      for (const socket of member.sockets) {
+        socket.pause(false);
+        socket.stick(false);
+        socket.change('answers');
+      }
+    }
+    await this.pass(2 * interval + probe + 100);
+    for (const member of this.model.members) member.wasDenied = false;
+    this.witness.isQuiet = true;
+    await this.pass((missed + 1) * interval + Math.min(sweep, interval) + 2 * probe);
+    this.look('a quiet network');
+    for (const socket of this.sockets) socket.leave();
+    // The longest way to be forgotten: hooks and closing handshakes, the window, the grace, each with its tick.
+    await this.pass(
+      Math.max(grace, 100) + window + grace + 4 * hook + queue + 4 * probe + interval / 2 + 1_200,
+    );
+    this.look('all have left');
+    this.nothingIsLeft();
+  }
+
+  private async take(action: Action): Promise<void> {
+    switch (action.do) {
+      case 'arrive':
+        for (let i = 0; i < action.count; i++) this.arrive(action);
+        return;
+      case 'wait':
+        // Nobody waits for longer than some beats: a tick costs us as much as any.
+        return this.clock.advance(Math.min(this.msOf(action.for), 5 * this.setting.interval));
+      case 'stall':
+        this.witness.stalledMs += this.msOf(action.for);
+        await this.clock.stall(this.msOf(action.for));
+        this.witness.lastStallAt = this.clock.now();
+        return;
+      case 'wall':
+        return this.clock.setWall(this.clock.wallNow() + action.by);
+      case 'clean':
+        return this.clean(action);
+      case 'all become':
+        for (const member of this.model.of(USERS[action.user] as string)) this.become(member, action.peer);
+        return;
+      case 'all leave':
+        for (const member of this.model.of(USERS[action.user] as string))
+          for (const socket of member.sockets) socket.leave();
+        return;
+      default: {
+        const { members } = this.model;
+        const member = members[action.who % Math.max(1, members.length)];
+        if (member) this.happenTo(member, action);
+      }
+    }
+  }
+
+  private happenTo(member: Member, action: Extract<Action, { who: number }>): void {
+    const [socket] = member.sockets;
+    switch (action.do) {
+      case 'talk':
+        if (action.out && member.sockets.some(({ state }) => state === 'open')) {
+          member.manager.send('news', {});
+          member.activeAt = this.clock.now();
+        } else if (!action.out && socket?.state === 'open') {
+          socket.receive();
+          member.activeAt = this.clock.now();
+        }
+        return;
+      case 'trickle':
+        socket?.trickle();
+        return;
+      case 'become':
+        this.become(member, action.peer);
+        return;
+      case 'leave':
+        socket?.leave();
+        return;
+      case 'busy':
+        this.setBusy(member, action.on);
+        return;
+      case 'pause':
+        socket?.pause(action.on);
+        return;
+      case 'stick':
+        socket?.stick(action.on);
+        return;
+      case 'check':
+        this.setCheck(member, action.check);
+        return;
+      case 'end':
+        void member.manager.close({ reason: 'terminated_by_admin' });
+    }
+  }
+
+  arrive(action: Arrive, promise?: Arrival['promise']): void {
+    const user = USERS[action.user] as string;
+    const key = action.key === undefined ? undefined : `tab-${action.key}`;
+    const arrival: Arrival = {
+      user,
+      key,
+      at: this.clock.now(),
+      stalledMs: this.witness.stalledMs,
+      isGone: false,
+      promise,
+    };
+    const { goneAfter } = action;
+    if (goneAfter) this.clock.io(() => Object.assign(arrival, { isGone: true }), this.msOf(goneAfter));
+    this.witness.waiting.push(arrival);
+    const context = checkUserContext({ userId: user, sessionKey: key, priority: action.priority });
+    const isFree = this.model.of(user).length < this.setting.limit && this.setting.perNode === undefined;
+    const isAlone = !this.witness.waiting.some((one) => one !== arrival && one.user === user);
+    void this.core.factory.admit(context, { isGone: () => arrival.isGone }).then((result) => {
+      this.witness.waiting.splice(this.witness.waiting.indexOf(arrival), 1);
+      if (isFree && isAlone && !(result.admitted && this.clock.now() === arrival.at))
+        this.witness.complain(`${user} had to wait below the limit`);
+      if (!result.admitted) return this.refused(action, arrival, result);
+      const member = this.model.members.find(({ id }) => id === result.manager.id);
+      if (member && !arrival.isGone && action.attaches) this.attach(member, action);
+    });
+  }
+
+  private refused(action: Arrive, arrival: Arrival, { reason, retryAfterMs }: Refused): void {
+    if (reason !== 'over_limit' || retryAfterMs === undefined || arrival.isGone) return;
+    if (!action.comesBack || !this.mayComeBack) return;
+    const { user, madeWhenRefused: managersMade = 0 } = arrival;
+    this.away++;
+    this.clock.io(() => {
+      this.away--;
+      const isFirst = !this.witness.waiting.some((one) => one.user === user);
+      this.arrive(
+        { ...action, goneAfter: undefined, comesBack: false },
+        isFirst ? { managersMade } : undefined,
+      );
+    }, retryAfterMs);
+  }
+
+  private attach(member: Member, { peer, hook, check }: Arrive): void {
+    const { half, fake } = this.peerOf(peer);
+    const socket = new ScriptedSocket(this.clock, fake, half);
+    this.sockets.push(socket);
+    socket.bind(member.manager.attach(socket));
+    member.sockets.push(socket);
+    member.leftAt = undefined;
+    if (hook) member.manager.onClose(() => this.runHook(member, hook));
+    if (check) this.setCheck(member, check);
+  }
+
+  private runHook(member: Member, hook: Hook): unknown {
+    if (member.manager.user.managers.has(member.manager))
+      this.witness.complain('a hook ran before the slot was free');
+    switch (hook) {
+      case 'throws':
+        throw new Error('the hook of this session fails');
+      case 'rejects':
+        return Promise.reject(new Error('the hook of this session fails'));
+      case 'hangs':
+        return new Promise<never>(() => {});
+      case 'slow':
+        return new Promise<void>((resolve) => this.clock.io(resolve, this.setting.hook / 2));
+    }
+  }
+
+  private setCheck(member: Member, check: Check): void {
+    member.check = check;
+    if (check === 'dead') member.wasDenied = true;
+    member.manager.isAlive(() => {
+      switch (check) {
+        case 'alive':
+          member.vouchedAt = this.clock.now();
+          return true;
+        case 'dead':
+          return false;
+        case 'throws':
+          throw new Error('the check of this session fails');
+        case 'hangs':
+          return new Promise<never>(() => {});
+        case 'late':
+          return new Promise((resolve) => this.clock.io(() => resolve(true), this.setting.probe));
+      }
+    });
+  }
+
+  private become(member: Member, peer: Peer): void {
+    const { half, fake } = this.peerOf(peer);
+    for (const socket of member.sockets) socket.change(fake, half);
+  }
+
+  private peerOf(peer: Peer): { half: number | undefined; fake: FakePeer } {
+    if (typeof peer === 'string') return { half: undefined, fake: peer };
+    const ms = this.msOf(peer.after);
+    return peer.half ? { half: ms, fake: 'silent' } : { half: undefined, fake: { answersAfterMs: ms } };
+  }
+
+  private setBusy(member: Member, on: boolean): void {
+    if (on) this.endWork.set(member.id, [...(this.endWork.get(member.id) ?? []), member.manager.beginWork()]);
+    else this.endWork.get(member.id)?.pop()?.();
+    member.busy = this.endWork.get(member.id)?.length ?? 0;
+  }
+
+  private clean({ user, level, count, dryRun }: Extract<Action, { do: 'clean' }>): void {
+    const record = this.core.registry.user(USERS[user] as string);
+    if (!record) return;
+    const before = record.managers.size;
+    void this.core.cleanup.cleanManually(record, { level, count, dryRun });
+    if (dryRun && record.managers.size !== before) this.witness.complain('a rehearsal ended somebody');
+  }
+
+  private async pass(ms: number): Promise<void> {
+    await this.clock.advance(ms);
+    this.look('time passing');
+  }
+
+  private msOf(moment: Moment): number {
+    return msOf(moment, this.setting);
+  }
+
+  private nothingIsLeft(): void {
+    // The heartbeat and the sweep.
+    if (this.clock.timerCount !== 2) throw new Error(`${this.clock.timerCount - 2} timers are left`);
+    const open = this.sockets.filter(({ state }) => state !== 'closed');
+    if (open.length > 0) throw new Error(`${open.length} sockets are left`);
+  }
+}
