@@ -11,7 +11,8 @@ export function isOriginAllowed(request: IncomingMessage, allowed: AllowedOrigin
   if (origin === undefined || allowed === '*') return true;
   if (typeof allowed === 'function')
     return synchronous(allowed(origin, request), 'admission.allowedOrigins') === true;
-  if (allowed === 'same-host') return hostOf(origin) === host?.toLowerCase();
+  // Without a Host there is nothing that could be the same.
+  if (allowed === 'same-host') return Boolean(host) && hostOf(origin) === host?.toLowerCase();
   return allowed.some((entry) =>
     typeof entry === 'string' ? entry.toLowerCase() === origin.toLowerCase() : matches(entry, origin),
   );
