@@ -1,6 +1,6 @@
 import { Logger } from '@nestjs/common';
 import type { Clock } from '../clock/clock.js';
-import { printable } from './printable.js';
+import { printable } from '../options/printable.js';
 
 /** So many lines of one kind are written in so long; the rest is counted. */
 const LINES_PER_WINDOW = 10;

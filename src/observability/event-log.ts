@@ -2,8 +2,8 @@ import { Injectable } from '@nestjs/common';
 import { Clock } from '../clock/clock.js';
 import { EventStream } from '../events/event-stream.js';
 import { failureLine, type Line, LineLimiter } from '../events/line-limiter.js';
-import { printable, shortened } from '../events/printable.js';
 import type { WebSocketManagerEvent } from '../events/websocket-manager-event.js';
+import { printable, shortened } from '../options/printable.js';
 
 /**
  * Writes what an operator should read: one line for each refusal and eviction, for what failed, and for the

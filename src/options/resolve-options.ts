@@ -1,3 +1,4 @@
+import { printable } from './printable.js';
 import type { SlotStore } from './slot-store.interface.js';
 import type {
   AllowedOrigins,
@@ -6,6 +7,8 @@ import type {
   ResolvedOptions,
   WebSocketManagerOptions,
 } from './websocket-manager-options.interface.js';
+
+const MESSAGE_MAX_LENGTH = 2_000;
 
 /** An option that cannot be used. The message names the key, what it got and what is allowed. */
 export class WebSocketManagerOptionsError extends Error {
@@ -16,7 +19,9 @@ export class WebSocketManagerOptionsError extends Error {
     readonly got: unknown,
     readonly allowed: string,
   ) {
-    super(`WebSocketManagerModule: ${key}: got ${shown(got)}; allowed: ${allowed}`);
+    super(
+      printable(`WebSocketManagerModule: ${key}: got ${shown(got)}; allowed: ${allowed}`, MESSAGE_MAX_LENGTH),
+    );
     this.name = 'WebSocketManagerOptionsError';
   }
 }

@@ -1,4 +1,5 @@
 import { isIP } from 'node:net';
+import { printable } from '../options/printable.js';
 import { resolveOptions, WebSocketManagerOptionsError } from '../options/resolve-options.js';
 import type { WebSocketManagerOptions } from '../options/websocket-manager-options.interface.js';
 
@@ -13,11 +14,13 @@ export interface Environment {
   readonly options: Omit<WebSocketManagerOptions, 'authenticate'>;
 }
 
+const MESSAGE_MAX_LENGTH = 2_000;
+
 /** A variable that cannot be used. */
 export class EnvironmentError extends Error {
   constructor(variable: string, got: string | undefined, allowed: string) {
     const value = got === undefined ? 'nothing' : JSON.stringify(got.slice(0, 80));
-    super(`${variable}: got ${value}; allowed: ${allowed}`);
+    super(printable(`${variable}: got ${value}; allowed: ${allowed}`, MESSAGE_MAX_LENGTH));
     this.name = 'EnvironmentError';
   }
 }
