@@ -183,11 +183,21 @@ export class Connection implements Due {
       this.end({ reason: 'slow_consumer' });
     } else if (!this.overBacklog) {
       this.overBacklog = true;
-      this.manager.registry.clock.setTimeout(() => {
-        this.overBacklog = false;
-        if (this.transport.bufferedAmount > limit) this.end({ reason: 'slow_consumer' });
-      }, BACKLOG_PATIENCE_MS);
+      this.watchBacklog(limit);
     }
+  }
+
+  /** Gives the peer a moment of ours to read in: a moment in which our own loop stood still was none. */
+  private watchBacklog(limit: number): void {
+    const { clock } = this.manager.registry;
+    const startedAt = clock.now();
+    clock.setTimeout(() => {
+      const isOver = !this.detached && this.transport.bufferedAmount > limit;
+      const wasLate = clock.now() - startedAt > 1.5 * BACKLOG_PATIENCE_MS;
+      if (isOver && wasLate) return this.watchBacklog(limit);
+      this.overBacklog = false;
+      if (isOver) this.end({ reason: 'slow_consumer' });
+    }, BACKLOG_PATIENCE_MS);
   }
 
   /** Ends this connection: no longer counted from here on, then the goodbye, then the socket. Idempotent. */

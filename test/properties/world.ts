@@ -84,6 +84,7 @@ export class World {
     this.witness.isQuiet = true;
     await this.pass((missed + 1) * interval + Math.min(sweep, interval) + 2 * probe);
     this.look('a quiet network');
+    this.nothingIsOpen(this.sockets.filter(({ connection }) => connection.detached));
     for (const socket of this.sockets) socket.leave();
     // The longest way to be forgotten: hooks and closing handshakes, the window, the grace, each with its tick.
     await this.pass(
@@ -288,7 +289,11 @@ export class World {
   private nothingIsLeft(): void {
     // The heartbeat and the sweep.
     if (this.clock.timerCount !== 2) throw new Error(`${this.clock.timerCount - 2} timers are left`);
-    const open = this.sockets.filter(({ state }) => state !== 'closed');
+    this.nothingIsOpen(this.sockets);
+  }
+
+  private nothingIsOpen(sockets: readonly ScriptedSocket[]): void {
+    const open = sockets.filter(({ state }) => state !== 'closed');
     if (open.length > 0) throw new Error(`${open.length} sockets are left`);
   }
 }
