@@ -186,7 +186,8 @@ export class WebSocketManagerFactory {
       if (isRoom) continue;
       const transferred = await this.takeOver(admission, elsewhere);
       if (transferred) return this.accept(admission, transferred.count, outcome);
-      break;
+      // Somebody may have been found dead in the very moment.
+      if (!this.cleanup.couldHaveFreed(user)) break;
     }
     const lockout = !newcomer.isGone() && this.cleanup.couldHaveFreed(user);
     return { retryAfterMs: this.retryAfterMs(user, context), lockout };

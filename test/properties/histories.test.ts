@@ -5,7 +5,7 @@ import { makeIdsRepeatable } from './repeatable-ids.js';
 import { World } from './world.js';
 
 /** How many histories are lived through. */
-const HISTORIES = Number(process.env.HISTORIES ?? 200);
+const HISTORIES = Number(process.env.HISTORIES ?? 100);
 /** The same histories in every build; another SEED for others. */
 const SEED = Number(process.env.SEED ?? 20_261_123);
 /** What is looked for a shorter history that fails, too. */

@@ -6,7 +6,7 @@ import { makeIdsRepeatable } from './repeatable-ids.js';
 import { anyMoment, anySetting, type Setting } from './setting.js';
 import { World } from './world.js';
 
-const HISTORIES = Math.ceil(Number(process.env.HISTORIES ?? 200) / 20);
+const HISTORIES = Math.ceil(Number(process.env.HISTORIES ?? 100) / 20);
 const SEED = Number(process.env.SEED ?? 20_261_123);
 
 /** Whose days must not depend on the others'. */

@@ -98,9 +98,31 @@ const HISTORIES: Record<string, { setting: Partial<Setting>; actions: Action[] }
     },
     actions: [arrive({ count: 2, check: 'hangs' }), arrive({ count: 7, peer: slow(401) }), wait(4_000)],
   },
-  'an open breaker refuses nobody whom the time of the probe would have let in': {
-    setting: { limit: 1, interval: 400, probe: 50, grace: 0, burst: 1, refill: 40, failures: 1, reset: 200 },
-    actions: [arrive(), wait(1), arrive({ count: 7 }), { do: 'stall', for: ms(50) }, arrive(), wait(300)],
+  'nobody is locked out for one who is found dead while the answer is on its way': {
+    setting: {
+      ...{
+        limit: 6,
+        connections: 2,
+        missed: 1,
+        probe: 50,
+        sweep: 75_000,
+        idle: 3_750,
+        grace: 0,
+        hook: 30_000,
+      },
+      ...{ burst: 4, refill: 15_000, window: 60_000, thresholds: [1, 1, 1], reset: 7_500, successes: 1 },
+    },
+    actions: [
+      arrive({ user: 2, count: 7, peer: 'silent', hook: 'rejects', goneAfter: ms(284) }),
+      arrive({ count: 2, priority: 1 }),
+      arrive({ count: 3, key: 3, peer: slow(0), hook: 'hangs', comesBack: true }),
+      { do: 'all become', user: 0, peer: { after: ms(1), half: true } },
+      { do: 'become', who: 8, peer: 'silent' },
+      wait(15_000),
+      arrive({ key: 2, comesBack: true }),
+      arrive({ count: 7, priority: -1, check: 'dead' }),
+      arrive({ peer: 'silent', attaches: false }),
+    ],
   },
   'an open breaker refuses nobody for whom somebody has fallen idle during the probe': {
     setting: {
@@ -116,15 +138,16 @@ const HISTORIES: Record<string, { setting: Partial<Setting>; actions: Action[] }
   },
   'a newcomer is not answered by a question that was put before the session was there': {
     setting: {
-      limit: 1,
-      interval: 400,
-      probe: 50,
-      grace: 0,
-      burst: 1,
-      refill: 40,
-      thresholds: [0.2, 0.2, 0.2],
+      ...{ limit: 1, connections: 1, interval: 400, missed: 1, probe: 50, sweep: 200, idle: 100, grace: 0 },
+      ...{ hook: 40, burst: 1, refill: 40, window: 0, failures: 1, reset: 200, successes: 1 },
     },
-    actions: [arrive({ peer: 'silent' }), wait(1), arrive({ count: 2, peer: 'silent' }), wait(200)],
+    actions: [
+      arrive({ peer: 'silent' }),
+      wait(1),
+      arrive({ peer: 'silent' }),
+      arrive({ peer: 'silent' }),
+      wait(200),
+    ],
   },
   'output that does not move proves nothing against who is talking': {
     setting: { interval: 400 },

@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { Core, type Past } from '../support/core.js';
 
-const HISTORIES = Math.ceil(Number(process.env.HISTORIES ?? 200) / 10);
+const HISTORIES = Math.ceil(Number(process.env.HISTORIES ?? 100) / 10);
 const SEED = Number(process.env.SEED ?? 20_261_123);
 
 const BURST = 5;
