@@ -100,6 +100,11 @@ export class CleanupService {
     const before = current?.report ?? Promise.resolve();
     const report = before
       .then(() => this.runInBackground(user, level, trigger))
+      .then(({ run, report }) => {
+        // Nobody waits for the application's hooks: one user's slow ones must not hold up a sweep for the others.
+        void run.conclude(report);
+        return report;
+      })
       .catch((error: unknown) => this.reportFailure(user, level, error));
     const entry = { level, report };
     this.running.set(user, entry);
@@ -114,7 +119,9 @@ export class CleanupService {
     user: UserRecord,
     { level, count = 0, dryRun = false }: ManualCleanup,
   ): Promise<CleanupReport> {
-    return dryRun ? this.rehearse(user, level, count) : this.runInBackground(user, level, 'manual', count);
+    if (dryRun) return this.rehearse(user, level, count);
+    const { run, report } = await this.runInBackground(user, level, 'manual', count);
+    return run.conclude(report);
   }
 
   /** Looks after everybody under pressure, or whose cleanups fail. A sweep under way is joined. */
@@ -188,7 +195,7 @@ export class CleanupService {
     level: CleanupLevel,
     trigger: CleanupTrigger,
     count = 0,
-  ): Promise<CleanupReport> {
+  ): Promise<{ run: CleanupRun; report: CleanupReport }> {
     const run = this.begin(user, trigger);
     run.level = level;
     run.takeDead();
@@ -207,7 +214,7 @@ export class CleanupService {
       );
     }
     const fellShort = count > 0 && run.evicted.length === 0 && user.managers.size > 0;
-    return run.conclude(run.report(fellShort ? this.shortfallOf(user) : undefined));
+    return { run, report: run.report(fellShort ? this.shortfallOf(user) : undefined) };
   }
 
   /** Nobody waits for a cleanup in the background: what goes wrong in it is said, and the next one is tried. */

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { spend, waitForTokenMs } from '../../src/cleanup/eviction-budget.js';
+import { Core } from '../support/core.js';
 import type { Action } from './history.js';
 import { DEFAULTS, type Moment, type Setting } from './setting.js';
 import { World } from './world.js';
@@ -187,5 +188,15 @@ describe('what once broke a promise:', () => {
     const rules = { forcedEvictionBurst: 2, forcedEvictionRefillMs: 330 };
     const spent = spend({ tokens: 1 - 1e-7, at: 0 }, 0, rules);
     expect(Math.ceil(waitForTokenMs(spent, 0, rules))).toBe(330);
+  });
+
+  it("another user's hanging hook does not keep the sweep from coming round", async () => {
+    const core = await Core.start({ limits: { managersPerUser: 1 }, cleanup: { hookTimeoutMs: 40_000 } });
+    await core.clock.advance(29_900);
+    core.place({ userId: 'mallory', connection: 'closed', closeHook: 'hangs' });
+    await core.clock.advance(1_100);
+    core.place({ userId: 'alice', connection: 'none', leftAgoMs: 0, sessionKey: 'left' });
+    await core.clock.advance(29_200);
+    expect(core.count('alice')).toBe(0);
   });
 });
