@@ -41,8 +41,8 @@ export class ScriptedStore implements SlotStore {
     });
   }
 
-  leave(): void {
-    this.slots.clear();
+  leave(): void | Promise<void> {
+    return this.answer('leave', () => this.slots.clear());
   }
 
   heldBy(userId: string): Set<string> {
