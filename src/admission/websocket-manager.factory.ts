@@ -40,7 +40,7 @@ const IN_CODE: Newcomer = { isGone: () => false };
 
 /** A full node says: between half and one and a half times this, so that not all come back together. */
 const NODE_FULL_RETRY_MS = 5_000;
-/** Slots may be taken by another node while we look: how often to try before saying no. */
+/** The room that was made may be taken by another node: how often to make some before saying no. */
 const MOST_ATTEMPTS = 3;
 
 /**
@@ -160,7 +160,7 @@ export class WebSocketManagerFactory {
     const request = { ...admission.request, limit: Math.max(admission.request.limit, user.managers.size) };
     let { reply, probe } = admission;
     let outcome: AdmissionOutcome = 'admitted';
-    for (let attempt = 1; attempt <= MOST_ATTEMPTS; attempt++) {
+    for (let attempt = 0; attempt <= MOST_ATTEMPTS; attempt++) {
       const joined = this.join(user, context, startedAt);
       if (joined) return joined;
       if (this.drain.isDraining) return this.refuseDraining(context, startedAt);
@@ -178,6 +178,7 @@ export class WebSocketManagerFactory {
         continue;
       }
       this.noteCount(user, admission.request.limit, count);
+      if (attempt === MOST_ATTEMPTS) break;
 
       outcome = 'admitted_after_cleanup';
       const isRoom = await this.makeRoom(admission, { needed: count - request.limit + 1, probe });

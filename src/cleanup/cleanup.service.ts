@@ -145,11 +145,10 @@ export class CleanupService {
       run.level = level;
       run.takeDead(isOver);
       run.takeOverdue();
-      if (isOver()) break;
-      // An open breaker spares the probe as long as anybody else can go; no living session goes for want of one.
-      if (level === (run.isCheap ? 'force' : 'aggressive')) {
-        await this.findSuspects(run, request.probe, isOver);
-        if (isOver()) break;
+      if (level === 'aggressive') {
+        // An open breaker spares the probe as long as anybody else can go; no living session goes for want of one.
+        if (run.isCheap) run.takeExpendable(isOver, mayTakeLiving);
+        if (!isOver()) await this.findSuspects(run, request.probe, isOver);
       }
       run.takeExpendable(isOver, mayTakeLiving);
       if (isOver()) break;

@@ -89,7 +89,7 @@ export class ZombieDetectorService implements HeartbeatVisitor {
   probe(user: UserRecord): Promise<void> {
     const now = this.clock.now();
     const latest = this.rounds.get(user);
-    if (latest && latest.startsAt >= now) return latest.done;
+    if (latest && latest.startsAt > now) return latest.done;
     const startsAt = Math.max(now, (latest?.startsAt ?? Number.NEGATIVE_INFINITY) + ROUND_SPACING_MS);
     const done = this.startRound(user, startsAt - now);
     this.rounds.set(user, { startsAt, done });
