@@ -67,4 +67,49 @@ describe('CircuitBreakerService', () => {
     ofHalfOpen.settle(false);
     expect(core.breaker.stateOf(mallory)).toBe('half-open');
   });
+
+  it('is closed for who is not known', async () => {
+    const { core } = await withUsers();
+    expect(core.breaker.stateOf(undefined)).toBe('closed');
+  });
+
+  it('counts breakers by their state', async () => {
+    const { core, fail } = await withUsers();
+    fail(1);
+    expect([core.breaker.count('open'), core.breaker.count('half-open')]).toEqual([0, 0]);
+    fail(1);
+    expect([core.breaker.count('open'), core.breaker.count('half-open')]).toEqual([1, 0]);
+    await core.clock.advance(1_000);
+    expect([core.breaker.count('open'), core.breaker.count('half-open')]).toEqual([0, 1]);
+  });
+
+  it('takes an attempt that settles at its deadline as it is', async () => {
+    const { core, mallory, fail } = await withUsers();
+    fail(1);
+    const attempt = core.breaker.begin(mallory, 100);
+    await core.clock.advance(100);
+    attempt.settle(true);
+    fail(1);
+    expect(core.breaker.stateOf(mallory)).toBe('closed');
+  });
+
+  it('ignores in half-open what began while it was open', async () => {
+    const { core, mallory, fail } = await withUsers();
+    fail(2);
+    const attempt = core.breaker.begin(mallory, 9_999);
+    await core.clock.advance(1_000);
+    attempt.settle(false);
+    expect(core.breaker.stateOf(mallory)).toBe('half-open');
+  });
+
+  it('keeps nothing of a breaker that closed', async () => {
+    const { core, mallory, fail } = await withUsers();
+    fail(2);
+    await core.clock.advance(1_000);
+    for (let i = 0; i < 2; i++) core.breaker.begin(mallory, 100).settle(true);
+    for (const [name, value] of Object.entries(core.breaker))
+      if (value instanceof Map) expect(value.size, name).toBe(0);
+    fail(2);
+    expect(core.reportedOf('breaker_changed').at(-1)).toMatchObject({ from: 'closed', to: 'open' });
+  });
 });

@@ -1,4 +1,5 @@
 import { describe, expect, it, vi } from 'vitest';
+import { CleanupRun } from '../../src/cleanup/cleanup-run.js';
 import type { CleanupLevel } from '../../src/events/vocabulary.js';
 import type { Manager } from '../../src/manager/manager.js';
 import { Core, type CoreOptions, type Past } from '../support/core.js';
@@ -276,5 +277,235 @@ describe('the sweep', () => {
     await core.clock.advance(2_001);
     expect(core.reportedOf('suspected')).toHaveLength(51);
     expect(core.reportedOf('sweep_finished')).toMatchObject([{ users: 51, durationMs: 4_000 }]);
+  });
+});
+
+describe('room for a newcomer', () => {
+  const room = { needed: 1, mayEvictLiving: true, isAbandoned: () => false } as const;
+
+  it('is made at the lowest level that has somebody, and nobody is asked anything before', async () => {
+    const core = await Core.start(QUIET);
+    const placed = core.placeMany(19, LIVE);
+    const { manager } = core.place({ ...LIVE, connection: 'closed' });
+    void core.cleanup.makeRoom(manager.user, room);
+    await core.clock.settle();
+    expect(core.reportedOf('evicted')).toMatchObject([{ level: 'conservative', trigger: 'admission' }]);
+    expect(core.reportedOf('cleanup_finished')[0]).toMatchObject({
+      ...{ level: 'conservative', trigger: 'admission', examined: 20, freed: 1, outcome: 'freed' },
+    });
+    expect(placed.map(({ socket }) => socket?.pings)).toEqual(placed.map(() => 0));
+  });
+
+  it('is made at no higher level once there is enough: windows are kept', async () => {
+    const core = await Core.start(QUIET);
+    const away = (leftAgoMs: number, sessionKey: string) =>
+      core.place({ ...LIVE, connection: 'none', leftAgoMs, sessionKey }).manager;
+    const half = away(WINDOW_MS / 2 + 1, 'half');
+    const quarter = away(WINDOW_MS / 4 + 1, 'quarter');
+    void core.cleanup.makeRoom(half.user, room);
+    await core.clock.settle();
+    expect([half.isOpen, quarter.isOpen]).toEqual([false, true]);
+    expect(core.reportedOf('evicted')).toMatchObject([{ level: 'moderate' }]);
+    expect(core.reportedOf('cleanup_finished')).toMatchObject([{ level: 'moderate', freed: 1 }]);
+  });
+
+  it('costs a suspect, who is called a zombie then, and an idle session, who is not', async () => {
+    const core = await Core.start(QUIET);
+    const suspect = core.place({ ...LIVE, connection: 'silent' });
+    void core.detector.probe(suspect.manager.user);
+    await core.clock.advance(1_000);
+    const idle = core.place({ ...LIVE, openedAgoMs: 900_000, activeAgoMs: 400_000 });
+    void core.cleanup.makeRoom(idle.manager.user, { ...room, needed: 2 });
+    await core.clock.settle();
+    const gone = core.reportedOf('evicted').map(({ managerId, reason }) => [managerId, reason]);
+    expect(gone).toEqual([
+      [suspect.manager.id, 'no_pong'],
+      [idle.manager.id, 'evicted'],
+    ]);
+    expect(core.reportedOf('zombie_detected')).toMatchObject([
+      { managerId: suspect.manager.id, wasSuspect: true, evidence: { signal: 'missed_pongs' } },
+    ]);
+  });
+
+  it('is not there before as much is free as is needed', async () => {
+    const core = await Core.start(QUIET);
+    const [leaving, silent] = [core.place(LIVE), core.place({ ...LIVE, connection: 'silent' })];
+    let freed: number | undefined;
+    void core.cleanup
+      .makeRoom(leaving.manager.user, { ...room, needed: 2, mayEvictLiving: false })
+      .then((report) => {
+        freed = report.freed;
+      });
+    await core.clock.advance(200);
+    leaving.socket?.leave();
+    await core.clock.advance(700);
+    expect(freed).toBeUndefined();
+    await core.clock.advance(100);
+    expect(freed).toBe(1);
+    expect(silent.manager.isOpen).toBe(false);
+  });
+
+  it('is where a client was on the way out by itself: nobody was evicted', async () => {
+    const core = await Core.start(QUIET);
+    core.placeMany(19, LIVE);
+    const { manager, socket } = core.place(LIVE);
+    socket?.become('silent');
+    socket?.close(1000, '');
+    await core.admitWithin(0, 'alice');
+    expect(manager.endedBy).toBe('left');
+    expect(core.reportedOf('evicted')).toEqual([]);
+    expect(core.reportedOf('zombie_detected')).toEqual([]);
+    expect(core.reportedOf('detached')).toMatchObject([{ managerId: manager.id, reason: 'left' }]);
+  });
+
+  it('costs who has been closing for longer as any other who is dead', async () => {
+    const core = await Core.start(QUIET);
+    core.placeMany(19, LIVE);
+    const { manager, socket } = core.place(LIVE);
+    socket?.become('silent');
+    socket?.close(1000, '');
+    Object.assign(socket?.connection.liveness ?? {}, { closingSeen: true });
+    await core.admitWithin(0, 'alice');
+    expect(core.reportedOf('evicted')).toMatchObject([
+      { managerId: manager.id, reason: 'no_pong', evidence: { signal: 'closed_socket' } },
+    ]);
+  });
+
+  it('while our own loop may be to blame costs who is silent one by one, longest silent first', async () => {
+    const core = await Core.start({ heartbeat: { intervalMs: 1_000 }, limits: { managersPerUser: 120 } });
+    const placed = core.placeMany(120, LIVE);
+    await core.clock.advance(5_000);
+    const longest = placed[70]?.socket;
+    longest?.become('silent');
+    await core.clock.advance(900);
+    for (const { socket } of placed) socket?.become('silent');
+    while (!core.heartbeat.isSelfPreserving) await core.clock.advance(25);
+    const lost = placed.filter(({ manager }) => !manager.isOpen).length;
+    await core.clock.advance(1_200);
+    const silentSince = placed
+      .filter(({ manager }) => manager.isOpen)
+      .map(({ socket }) => socket?.connection.lastHeardAt ?? 0);
+    const refilled = core.placeMany(lost, LIVE);
+    await core.admitWithin(0, 'alice');
+    const [{ managerId, evidence } = { managerId: '', evidence: undefined }] = core
+      .reportedOf('evicted')
+      .filter(({ trigger }) => trigger === 'admission');
+    const victim = placed.find(({ manager }) => manager.id === managerId);
+    expect(victim?.socket?.connection.lastHeardAt).toBe(Math.min(...silentSince));
+    expect(evidence?.signal).toBe('missed_pongs');
+    expect(core.reportedOf('evicted').filter(({ trigger }) => trigger === 'admission')).toHaveLength(1);
+    expect(refilled.every(({ manager }) => manager.isOpen)).toBe(true);
+  });
+
+  it('is made though a listener ends the others meanwhile', async () => {
+    const core = await Core.start(QUIET);
+    const placed = core.placeMany(3, (i) => ({
+      ...LIVE,
+      ...{ connection: 'none', leftAgoMs: WINDOW_MS + i, sessionKey: `${i}` },
+    }));
+    const [first] = placed;
+    core.events.events$.subscribe((event) => {
+      if (event.type === 'evicted') for (const { manager } of placed) void manager.close({ reason: 'left' });
+    });
+    if (!first) return expect.unreachable();
+    const report = await core.cleanup.clean(first.manager.user, 'conservative', 'scheduled');
+    expect(report).toMatchObject({ freed: 1, outcome: 'freed' });
+  });
+});
+
+describe('a cleanup that frees nothing although somebody could have gone', () => {
+  it('says so, and is a failure for the breaker', async () => {
+    vi.spyOn(CleanupRun.prototype, 'takeExpendable').mockReturnValue();
+    const core = await Core.start({ ...QUIET, limits: { managersPerUser: 1 } });
+    const { manager } = core.place({ ...LIVE, connection: 'none', leftAgoMs: 1, sessionKey: 'left' });
+    const failures = core.options.circuitBreaker.failureThreshold;
+    for (let i = 0; i < failures; i++) {
+      expect(core.breaker.stateOf(manager.user)).toBe('closed');
+      void core.cleanup.makeRoom(manager.user, { needed: 1, mayEvictLiving: true, isAbandoned: () => false });
+      await core.clock.advance(50);
+    }
+    vi.restoreAllMocks();
+    expect(core.reportedOf('cleanup_finished').map(({ outcome }) => outcome)).toEqual(
+      Array.from({ length: failures }, () => 'nothing_freed'),
+    );
+    expect(core.breaker.stateOf(manager.user)).toBe('open');
+  });
+
+  it.each<[string, Partial<Past>, boolean]>([
+    ['absent', { connection: 'none', leftAgoMs: 1, sessionKey: 'left' }, true],
+    ['dead', { connection: 'silent', missedPongs: 2 }, true],
+    ['in use', {}, false],
+    ['idle', { openedAgoMs: 900_000, activeAgoMs: 400_000 }, false],
+  ])('is told from one that finds all in use: %s', async (_, past, couldHave) => {
+    const core = await Core.start(QUIET);
+    const { manager } = core.place(LIVE);
+    core.place({ ...LIVE, ...past });
+    expect(core.cleanup.couldHaveFreed(manager.user)).toBe(couldHave);
+  });
+});
+
+describe('a cleanup that takes its time', () => {
+  it.each([
+    // Four probes and three hooks: more than all of its own deadlines together.
+    [9_999, 0],
+    [10_001, 1],
+  ])('of %d ms is a failure: %d', async (stallMs, failed) => {
+    const core = await Core.start({ ...QUIET, circuitBreaker: { failureThreshold: 1 } });
+    const { manager, socket } = core.place(LIVE);
+    socket?.become({ answersAfterMs: 1 });
+    const asked = core.cleanup.cleanManually(manager.user, { level: 'aggressive' });
+    await core.clock.stall(stallMs);
+    await core.clock.settle();
+    await asked;
+    expect(core.breaker.count('open')).toBe(failed);
+  });
+});
+
+describe('an open breaker', () => {
+  it('spares probes and hooks, in the background too', async () => {
+    const core = await Core.start({ ...QUIET, circuitBreaker: { failureThreshold: 1 } });
+    const { manager, socket } = core.place({ ...LIVE, connection: 'silent' });
+    const left = core.place({ ...LIVE, connection: 'none', leftAgoMs: WINDOW_MS, sessionKey: 'left' });
+    let called = 0;
+    left.manager.onClose(() => {
+      called++;
+    });
+    core.breaker.begin(manager.user, 100).settle(false);
+    const asked = core.cleanup.clean(manager.user, 'aggressive', 'scheduled');
+    await core.clock.settle();
+    expect(await asked).toMatchObject({ freed: 1, outcome: 'freed' });
+    expect([socket?.pings, called, left.manager.isOpen]).toEqual([0, 0, false]);
+  });
+});
+
+describe('a user of whom nothing is left', () => {
+  it('is not remembered for having been cleaned up', async () => {
+    const core = await Core.start(QUIET);
+    const user = core.registry.enter('alice');
+    core.registry.forgetLater(user);
+    await core.clock.advance(core.options.cleanup.graceMs + 2_000_000);
+    const asked = core.cleanup.cleanManually(user, { level: 'aggressive' });
+    await core.clock.settle();
+    expect(await asked).toMatchObject({ examined: 0, outcome: 'nothing_to_do' });
+    const forced = core.cleanup.cleanManually(user, { level: 'force', count: 1 });
+    await core.clock.settle();
+    expect(await forced).toMatchObject({ examined: 0, outcome: 'nothing_to_do' });
+    for (const part of [core.cleanup, core.detector, core.breaker]) {
+      for (const [name, value] of Object.entries(part))
+        if (value instanceof Map || value instanceof Set) expect(value.size, name).toBe(0);
+    }
+  });
+});
+
+describe('a session of two connections, of which one is frozen', () => {
+  it('loses that one to a cleanup that asks, and goes on with the other', async () => {
+    const core = await Core.start(QUIET);
+    const { manager, socket } = core.place(LIVE);
+    core.attach(manager, 'silent');
+    void core.cleanup.clean(manager.user, 'aggressive', 'scheduled');
+    await core.clock.advance(2_000);
+    expect(manager.connections).toEqual([socket?.connection]);
+    expect(core.reportedOf('zombie_detected')).toHaveLength(1);
+    expect(core.reportedOf('evicted')).toEqual([]);
   });
 });

@@ -86,6 +86,18 @@ describe('levels', () => {
   });
 });
 
+describe('sessions whose window is over', () => {
+  const gone = [left('b', 40_000), left('a', 31_000), left('c', 50_000)];
+
+  it('go in the order in which they were left, and cost no budget', () => {
+    const choices = overdue(candidatesOf(gone, NOW, RULES), 'conservative', NOW, RULES);
+    expect(choices.map(({ managerId }) => managerId)).toEqual(['c', 'b', 'a']);
+    expect(choices.map(({ living, signal }) => [living, signal])).toEqual(
+      gone.map(() => [false, 'inactive']),
+    );
+  });
+});
+
 describe('at the limit', () => {
   it('conservative takes nobody', () => {
     expect(
@@ -198,6 +210,15 @@ describe('any crowd', () => {
       );
       expect(forced).toHaveLength(outOfGrace.length);
     }
+  });
+});
+
+describe('sessions that are alike in all', () => {
+  it('go in an order of their own, whoever was there first', () => {
+    const twins = ['b', 'a', 'c'].map((id) => aManager({ id }));
+    for (const crowd of [twins, [...twins].reverse()])
+      expect(takenIds(crowd, 'force')).toEqual(['a', 'b', 'c']);
+    expect(taken(twins, 'force')[0]?.signal).toBe('least_valuable');
   });
 });
 
