@@ -201,7 +201,7 @@ export class CleanupService {
     run.takeOverdue();
     if (reaches(level, 'aggressive') && !run.isCheap && user.managers.size > 0) {
       await this.detector.probe(user);
-      if (run.hasSuspects) await this.detector.confirmSuspects(user);
+      await this.detector.confirmSuspects(user);
       run.takeDead();
     }
     // In the background nobody living goes, but for the number that an operator names.
