@@ -24,8 +24,8 @@ export function afterFailure(breaker: Breaker | undefined, now: number, rules: B
   const failures = (breaker?.failures ?? 0) + 1;
   const state = stateOf(breaker, now, rules);
   if (state === 'open' && breaker) return breaker;
-  if (state === 'half-open' || failures >= rules.failureThreshold)
-    return { failures, successes: 0, openedAt: now };
+  // Half-open, it has had its failures already: one more opens it again.
+  if (failures >= rules.failureThreshold) return { failures, successes: 0, openedAt: now };
   return { failures, successes: 0, openedAt: undefined };
 }
 

@@ -59,11 +59,8 @@ export class CleanupRun {
     return candidatesOf([...this.user.managers].map(snapshotOf), clock.now(), rules);
   }
 
-  /** Whether anybody is a suspect; a byte that nobody has looked at yet acquits. */
+  /** Whether anybody is a suspect. Ask after {@link takeDead}, which looks for bytes that acquit. */
   get hasSuspects(): boolean {
-    for (const manager of this.user.managers) {
-      for (const connection of manager.connections) connection.lookForBytes();
-    }
     return this.candidates.some(({ suspect }) => suspect);
   }
 

@@ -172,9 +172,7 @@ export class CleanupService {
 
   /** Whether anybody could have gone whose place costs nothing: dead, absent or suspect. */
   couldHaveFreed(user: UserRecord): boolean {
-    return this.candidates(user).some(
-      ({ status, suspect }) => status === 'inactive' || status === 'zombie' || suspect,
-    );
+    return this.candidates(user).some(({ status, suspect }) => status === 'inactive' || suspect);
   }
 
   /** A user whose sessions are all in use is no failure of the cleanup. */
@@ -206,7 +204,7 @@ export class CleanupService {
     }
     // In the background nobody living goes, but for the number that an operator names.
     const target = user.managers.size - count;
-    if (level === 'force' && count > 0) {
+    if (level === 'force') {
       run.takeExpendable(
         () => user.managers.size <= target,
         () => true,
@@ -266,7 +264,7 @@ export class CleanupService {
         await this.clean(user, levelFor(user.pressure, this.options.cleanup) ?? 'conservative', 'scheduled');
       }
     };
-    await Promise.all(Array.from({ length: Math.min(SWEEP_CONCURRENCY, queue.length) }, worker));
+    await Promise.all(Array.from({ length: SWEEP_CONCURRENCY }, worker));
     const durationMs = this.clock.now() - startedAt;
     this.events.report({ type: 'sweep_finished', users: users.size, durationMs });
   }
