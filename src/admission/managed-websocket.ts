@@ -3,6 +3,7 @@ import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { Connection } from '../manager/connection.js';
 import type { Transport } from '../manager/transport.interface.js';
+import type { GatewayBinding, Streams } from './message-dispatcher.js';
 
 /**
  * What this package uses of `ws`' WebSocket. Described, not imported: platform-ws brings a copy of `ws` of its own,
@@ -31,6 +32,10 @@ export const CONNECTION: unique symbol = Symbol.for('nestjs-websocket-manager:co
 /** A socket of a server whose door we keep. */
 export interface ManagedWebSocket extends WebSocketLike {
   [CONNECTION]?: Connection | undefined;
+  /** Where its messages go. */
+  gateway: GatewayBinding | undefined;
+  /** Answers that have not come to their end. */
+  streams: Streams | undefined;
   /** Sends without counting it as application traffic. */
   sendUncounted(data: string): void;
   /** From here on messages wait, in order. Everything else about the socket goes on. */
@@ -65,6 +70,8 @@ export function managedWebSocketClass(base: WebSocketClass, sink: SocketErrorSin
 
   return class extends BaseWebSocket implements ManagedWebSocket {
     [CONNECTION]: Connection | undefined = undefined;
+    gateway: GatewayBinding | undefined = undefined;
+    streams: Streams | undefined = undefined;
     private heldMessages: unknown[][] | undefined = undefined;
 
     constructor(...args: unknown[]) {

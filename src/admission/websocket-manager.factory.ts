@@ -83,18 +83,30 @@ export class WebSocketManagerFactory {
       : new NodeUnavailableError(reason, retryAfterMs);
   }
 
-  /** The decision, for the door: what {@link create} does, with a refusal as an answer. Never throws. */
-  async admit(context: CheckedUserContext, newcomer: Newcomer = IN_CODE): Promise<Admitted | Refused> {
+  /**
+   * The decision, for the door: what {@link create} does, with a refusal as an answer. Never throws. At once where
+   * the store answers at once and nobody has to go.
+   */
+  admit(
+    context: CheckedUserContext,
+    newcomer: Newcomer = IN_CODE,
+  ): Admitted | Refused | Promise<Admitted | Refused> {
     const startedAt = this.clock.now();
     if (this.drain.isDraining) return this.refuseDraining(context, startedAt);
     const user = this.registry.enter(context.userId);
     user.admissions++;
+    let decision: ReturnType<typeof this.decide> | undefined;
     try {
-      return await this.decide(user, context, newcomer, startedAt);
+      decision = this.decide(user, context, newcomer, startedAt);
     } finally {
-      user.admissions--;
-      this.registry.forgetLater(user);
+      if (!decision || !isThenable(decision)) this.leave(user);
     }
+    return isThenable(decision) ? decision.finally(() => this.leave(user)) : decision;
+  }
+
+  private leave(user: UserRecord): void {
+    user.admissions--;
+    this.registry.forgetLater(user);
   }
 
   private decide(
@@ -112,7 +124,7 @@ export class WebSocketManagerFactory {
       return this.refuse(context, startedAt, 'internal', undefined, { error });
     }
     const { userId, priority } = context;
-    const request: SlotRequest = { userId, managerId: randomUUID(), limit, priority };
+    const request: SlotRequest = { userId, managerId: newManagerId(), limit, priority };
     const admission: PendingAdmission = { user, context, newcomer, startedAt, request };
     // With nobody before us and a store that answers at once, there is no queue to stand in.
     const isFree = !this.lanes.has(user) && !this.isNodeFull;
@@ -362,6 +374,13 @@ interface NoSlot {
   readonly retryAfterMs: number;
   /** ... although somebody could have. */
   readonly lockout: boolean;
+}
+
+/** Node puts a UUID together of twenty pieces, and all of them stay in memory until somebody reads into it. */
+function newManagerId(): string {
+  const id = randomUUID();
+  id.charCodeAt(0);
+  return id;
 }
 
 function flat(reply: SlotReply): { granted: boolean; count: number; elsewhere: readonly SlotHolder[] } {

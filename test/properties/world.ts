@@ -181,7 +181,8 @@ export class World {
     const context = checkUserContext({ userId: user, sessionKey: key, priority: action.priority });
     const isFree = this.model.of(user).length < this.setting.limit && this.setting.perNode === undefined;
     const isAlone = !this.witness.waiting.some((one) => one !== arrival && one.user === user);
-    void this.core.factory.admit(context, { isGone: () => arrival.isGone }).then((result) => {
+    const answer = this.core.factory.admit(context, { isGone: () => arrival.isGone });
+    void Promise.resolve(answer).then((result) => {
       this.witness.waiting.splice(this.witness.waiting.indexOf(arrival), 1);
       if (isFree && isAlone && !(result.admitted && this.clock.now() === arrival.at))
         this.witness.complain(`${user} had to wait below the limit`);
