@@ -8,8 +8,8 @@ export default {
   ...shared,
   ...placesOf('core'),
   mutate: [
-    'src/{cleanup,liveness,store}/**/*.ts',
-    'src/admission/{canary,drain-signals,drain-state,drain.service,errors,evicted-sessions,refusal,websocket-manager.factory}.ts',
+    'src/{admission,cleanup,liveness,store}/**/*.ts',
+    '!src/admission/{current-manager.decorator,gateway-hooks,managed-websocket,message-dispatcher,websocket-manager.adapter}.ts',
   ],
   vitest: { configFile: 'test/mutation/core.vitest.ts', related: false },
 };

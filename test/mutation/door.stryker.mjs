@@ -1,15 +1,14 @@
 import { placesOf, shared } from './shared.mjs';
 
 /**
- * What touches sockets and Nest: tested with applications that run in the process of the test.
+ * What only means something with a real socket and a real Nest: tested with applications in the test's own process.
  * @type {import('@stryker-mutator/api/core').PartialStrykerOptions}
  */
 export default {
   ...shared,
   ...placesOf('door'),
   mutate: [
-    'src/admission/**/*.ts',
-    '!src/admission/{canary,drain-signals,drain-state,drain.service,errors,evicted-sessions,refusal,websocket-manager.factory}.ts',
+    'src/admission/{current-manager.decorator,gateway-hooks,managed-websocket,message-dispatcher,websocket-manager.adapter}.ts',
   ],
   vitest: { configFile: 'test/mutation/door.vitest.ts', related: false },
 };

@@ -1,0 +1,425 @@
+import { EventEmitter } from 'node:events';
+import type { IncomingMessage } from 'node:http';
+import { Duplex } from 'node:stream';
+import { describe, expect, it } from 'vitest';
+import { Door, type WebSocketServerLike } from '../../src/admission/door.js';
+import type { WebSocketLike } from '../../src/admission/managed-websocket.js';
+import { Refusals } from '../../src/admission/refusal.js';
+import type { Manager } from '../../src/manager/manager.js';
+import { Core, type CoreOptions } from '../support/core.js';
+
+const HANDSHAKE = {
+  host: 'localhost:3000',
+  upgrade: 'websocket',
+  'sec-websocket-key': 'dGhlIHNhbXBsZSBub25jZQ==',
+  'sec-websocket-version': '13',
+};
+
+class WireSocket extends Duplex {
+  text = '';
+  override _write(chunk: Buffer, _: string, done: () => void): void {
+    this.text += chunk.toString();
+    done();
+  }
+  override _read(): void {}
+
+  get answer(): { status: number; reason: string; retryAfterMs?: number } | undefined {
+    const [head = '', body = ''] = this.text.split('\r\n\r\n');
+    return head ? { status: Number(head.split(' ')[1]), ...JSON.parse(body) } : undefined;
+  }
+}
+
+class ServerWebSocket extends EventEmitter {
+  readyState = 1;
+  bufferedAmount = 0;
+  isPaused = false;
+  readonly sent: string[] = [];
+  closeAsked: { code: number | undefined; reason: string | undefined } | undefined;
+  terminated = false;
+
+  send(data: unknown): void {
+    this.sent.push(String(data));
+  }
+  ping(): void {
+    queueMicrotask(() => this.emit('pong'));
+  }
+  pause(): void {}
+  resume(): void {}
+  close(code?: number, reason?: string): void {
+    this.readyState = 2;
+    this.closeAsked = { code, reason };
+  }
+  terminate(): void {
+    this.terminated = true;
+    this.readyState = 3;
+    this.emit('close', 1006, '');
+  }
+}
+
+interface Knock {
+  readonly method?: string;
+  readonly headers?: Record<string, string | undefined>;
+  /** What the platform does with the socket. */
+  readonly onUpgraded?: () => void;
+}
+
+/** `answers`: how the server completes a handshake; by default it does so at once. */
+async function withDoor(
+  options: CoreOptions = {},
+  handshake: 'at once' | 'never' | 'throws' | 'later' = 'at once',
+) {
+  const core = await Core.start({ authenticate: () => ({ userId: 'alice' }), ...options });
+  const refusals = new Refusals(core.clock);
+  const door = new Door(core.clock, core.factory, refusals, core.drain, core.events, core.options);
+  const webSockets: ServerWebSocket[] = [];
+  const completed: (() => void)[] = [];
+  const server: WebSocketServerLike = {
+    options: { WebSocket: ServerWebSocket as unknown as WebSocketServerLike['options']['WebSocket'] },
+    handleUpgrade(request, _socket, _head, onUpgraded) {
+      if (handshake === 'throws') throw new Error('verifyClient failed');
+      const complete = () => {
+        const webSocket = new server.options.WebSocket() as unknown as ServerWebSocket;
+        webSockets.push(webSocket);
+        onUpgraded(webSocket as unknown as WebSocketLike, request);
+      };
+      completed.push(complete);
+      if (handshake === 'at once') complete();
+    },
+    emit: () => true,
+  };
+  door.guard(server);
+  let upgraded = 0;
+  const knock = async ({ method = 'GET', headers = {}, onUpgraded }: Knock = {}) => {
+    const socket = new WireSocket();
+    const all = Object.entries({ ...HANDSHAKE, ...headers }).filter(([, value]) => value !== undefined);
+    const request = {
+      method,
+      headers: Object.fromEntries(all),
+      socket: { remoteAddress: '10.0.0.7' },
+      url: '/ws',
+    };
+    server.handleUpgrade(request as unknown as IncomingMessage, socket, Buffer.alloc(0), () => {
+      upgraded++;
+      onUpgraded?.();
+    });
+    await core.clock.settle();
+    return socket;
+  };
+  const managers = (): Manager[] => [...(core.registry.user('alice')?.managers ?? [])];
+  return { core, server, refusals, knock, webSockets, completed, managers, upgraded: () => upgraded };
+}
+
+const rejections = (core: Core) =>
+  core.reportedOf('rejected').map(({ reason, userId, detail }) => [reason, userId, detail]);
+
+describe('an upgrade', () => {
+  it.each<[string, Knock]>([
+    ['of version 13', {}],
+    ['of version 8', { headers: { 'sec-websocket-version': '8' } }],
+    ['in other letters', { headers: { upgrade: 'WebSocket' } }],
+  ])('%s is let in', async (_, knock) => {
+    const door = await withDoor();
+    const socket = await door.knock(knock);
+    expect(door.upgraded()).toBe(1);
+    expect(door.managers()[0]?.connections).toHaveLength(1);
+    expect(socket.text).toBe('');
+    expect(socket.destroyed).toBe(false);
+  });
+
+  it.each<[string, Knock]>([
+    ['of another method', { method: 'POST' }],
+    ['to another protocol', { headers: { upgrade: 'h2c' } }],
+    ['to no protocol', { headers: { upgrade: undefined } }],
+    ['without a key', { headers: { 'sec-websocket-key': undefined } }],
+    ['with a key that is too long', { headers: { 'sec-websocket-key': 'xdGhlIHNhbXBsZSBub25jZQ==' } }],
+    ['with a key and more', { headers: { 'sec-websocket-key': 'dGhlIHNhbXBsZSBub25jZQ==x' } }],
+    ['without a version', { headers: { 'sec-websocket-version': undefined } }],
+    ['of another version', { headers: { 'sec-websocket-version': '7' } }],
+  ])('%s is left to the server to refuse, and comes in by no means', async (_, knock) => {
+    let asked = 0;
+    const door = await withDoor({
+      authenticate: () => {
+        asked++;
+        return null;
+      },
+    });
+    await door.knock(knock);
+    expect([asked, door.upgraded(), door.core.registry.managerCount]).toEqual([0, 0, 0]);
+    expect(door.webSockets.map(({ terminated }) => terminated)).toEqual([true]);
+    expect(door.core.reported).toEqual([]);
+  });
+
+  it('whose socket fails while it waits ends nothing but the socket', async () => {
+    const door = await withDoor({ authenticate: () => new Promise(() => {}) });
+    const socket = await door.knock();
+    socket.emit('error', new Error('ECONNRESET'));
+    expect(socket.destroyed).toBe(true);
+  });
+});
+
+describe('who is not let in', () => {
+  const status = (code: number) => Object.assign(new Error('no'), { getStatus: () => code });
+  it.each<[string, CoreOptions['authenticate'], number, string, string | undefined]>([
+    ['nobody', () => null, 401, 'unauthenticated', undefined],
+    ['undefined', () => undefined, 401, 'unauthenticated', undefined],
+    ['a 401', () => Promise.reject(status(401)), 401, 'unauthenticated', undefined],
+    ['a 403', () => Promise.reject(status(403)), 401, 'unauthenticated', undefined],
+    ['a 404', () => Promise.reject(status(404)), 500, 'internal', undefined],
+    ['an error', () => Promise.reject(new Error('away')), 500, 'internal', undefined],
+    ['a rejection of nothing', () => Promise.reject(), 500, 'internal', undefined],
+    ['no name', () => ({ userId: '' }), 400, 'bad_request', expect.any(String) as never],
+    ['no context', () => 'alice' as never, 500, 'internal', undefined],
+  ])('because authenticate gave %s', async (_, authenticate, code, reason, detail) => {
+    const door = await withDoor({ authenticate });
+    const socket = await door.knock();
+    expect(socket.answer).toMatchObject({ status: code, reason });
+    expect(rejections(door.core)).toEqual([[reason, undefined, detail]]);
+    const failures = door.core.reportedOf('hook_failed').map(({ hook }) => hook);
+    expect(failures).toEqual(code === 500 ? ['authenticate'] : []);
+    expect(door.core.registry.managerCount).toBe(0);
+  });
+
+  it('because authenticate takes too long', async () => {
+    const door = await withDoor({
+      authenticate: () => new Promise(() => {}),
+      admission: { authenticateTimeoutMs: 700 },
+    });
+    const socket = await door.knock();
+    await door.core.clock.advance(699);
+    expect(socket.answer).toBeUndefined();
+    await door.core.clock.advance(1);
+    expect(socket.answer).toMatchObject({ status: 500, reason: 'internal' });
+    expect(door.core.reportedOf('hook_failed')).toMatchObject([
+      { hook: 'authenticate', error: { message: 'no answer within 700 ms' } },
+    ]);
+    expect(door.core.reportedOf('rejected')).toMatchObject([{ durationMs: 700, lockout: false }]);
+  });
+
+  it.each([
+    [0, false],
+    [1, true],
+  ])('because the credentials end in %d ms: %s', async (inMs, isLetIn) => {
+    const clockOf: { core?: Core } = {};
+    const door = await withDoor({
+      authenticate: () => ({
+        userId: 'alice',
+        expiresAt: new Date((clockOf.core as Core).clock.wallNow() + inMs),
+      }),
+    });
+    clockOf.core = door.core;
+    const socket = await door.knock();
+    expect(door.upgraded()).toBe(isLetIn ? 1 : 0);
+    if (isLetIn) return;
+    expect(socket.answer).toMatchObject({ status: 401, reason: 'unauthenticated' });
+    expect(rejections(door.core)).toEqual([['unauthenticated', undefined, 'credentials expired']]);
+  });
+
+  it.each<[string, CoreOptions['admission'], number, string]>([
+    ['of another host', {}, 403, 'forbidden_origin'],
+    ['by a function', { allowedOrigins: () => false }, 403, 'forbidden_origin'],
+    [
+      'by a function that throws',
+      {
+        rejectWith: 'http',
+        allowedOrigins: () => {
+          throw new Error('broken');
+        },
+      },
+      500,
+      'internal',
+    ],
+  ])('because of the origin %s', async (_, admission, code, reason) => {
+    const door = await withDoor({ admission });
+    const socket = await door.knock({ headers: { origin: 'https://elsewhere.example' } });
+    expect(socket.answer).toMatchObject({ status: code, reason });
+    const failures = door.core.reportedOf('hook_failed').map(({ hook }) => hook);
+    expect(failures).toEqual(code === 500 ? ['admission.allowedOrigins'] : []);
+  });
+
+  it('because the node drains, whoever it is', async () => {
+    const door = await withDoor({ authenticate: () => expect.unreachable() });
+    door.core.drain.begin();
+    const socket = await door.knock();
+    expect(socket.answer).toMatchObject({
+      status: 503,
+      reason: 'draining',
+      retryAfterMs: expect.any(Number),
+    });
+    expect(rejections(door.core)).toEqual([['draining', undefined, undefined]]);
+  });
+
+  it('because there are too many is reported once', async () => {
+    const door = await withDoor({ limits: { managersPerUser: 1 } });
+    await door.knock();
+    const socket = await door.knock();
+    await door.core.clock.advance(50);
+    expect(socket.answer).toMatchObject({
+      status: 429,
+      reason: 'over_limit',
+      retryAfterMs: expect.any(Number),
+    });
+    expect(rejections(door.core)).toEqual([['over_limit', 'alice', undefined]]);
+  });
+});
+
+describe('a refusal by close', () => {
+  const origin = { origin: 'http://localhost:3000' };
+  it.each<['auto' | 'http' | 'close', Record<string, string>, boolean]>([
+    ['auto', origin, true],
+    ['auto', {}, false],
+    ['close', {}, true],
+    ['http', origin, false],
+  ])('is for who cannot see a status (%s, %j): %s', async (rejectWith, headers, byClose) => {
+    const door = await withDoor({ authenticate: () => null, admission: { rejectWith } });
+    const socket = await door.knock({ headers });
+    expect(socket.answer === undefined).toBe(byClose);
+    expect(door.refusals.held).toBe(byClose ? 1 : 0);
+    await door.core.clock.advance(1_000);
+    expect(door.webSockets[0]?.closeAsked).toEqual(
+      byClose ? { code: 4501, reason: 'unauthenticated' } : undefined,
+    );
+    expect(door.upgraded()).toBe(0);
+  });
+
+  it.each<[string, CoreOptions, Record<string, string>, number]>([
+    ['an origin', {}, { origin: 'https://elsewhere.example' }, 403],
+    ['a bad name', { authenticate: () => ({ userId: '' }) }, {}, 400],
+  ])('is none for %s', async (_, options, headers, code) => {
+    const door = await withDoor({ ...options, admission: { rejectWith: 'close' } });
+    expect((await door.knock({ headers })).answer?.status).toBe(code);
+    expect(door.refusals.held).toBe(0);
+  });
+
+  it('is for twenty of one address', async () => {
+    const door = await withDoor({ authenticate: () => null, admission: { rejectWith: 'close' } });
+    for (let i = 0; i < 20; i++) expect((await door.knock()).answer).toBeUndefined();
+    expect((await door.knock()).answer?.status).toBe(401);
+    expect(door.refusals.mayHold('address 10.0.0.7')).toBe(false);
+    expect(door.refusals.mayHold('address 10.0.0.8')).toBe(true);
+  });
+
+  it('says when to come back', async () => {
+    const door = await withDoor({ limits: { managersPerUser: 1 }, admission: { rejectWith: 'close' } });
+    await door.knock();
+    await door.knock();
+    await door.core.clock.advance(1_100);
+    expect(JSON.parse(door.webSockets[1]?.sent[0] ?? '')).toMatchObject({
+      data: { code: 4129, reason: 'over_limit', retryable: true, retryAfterMs: expect.any(Number) },
+    });
+  });
+});
+
+describe('a handshake after admission', () => {
+  it.each(['never', 'throws'] as const)(
+    'that comes to its end %s gives the slot back with the socket',
+    async (how) => {
+      const door = await withDoor({}, how);
+      const socket = await door.knock();
+      if (how === 'throws') {
+        expect(door.core.reportedOf('hook_failed')).toMatchObject([
+          { hook: 'upgrade', error: new Error('verifyClient failed') },
+        ]);
+        expect(socket.destroyed).toBe(true);
+      } else {
+        expect(door.managers()).toHaveLength(1);
+        socket.destroy();
+      }
+      await door.core.clock.settle();
+      expect(door.managers()).toEqual([]);
+      expect(door.core.reportedOf('evicted')).toEqual([]);
+    },
+  );
+
+  it('that joins a session leaves it alone when it fails', async () => {
+    const door = await withDoor({ authenticate: () => ({ userId: 'alice', sessionKey: 'tab' }) }, 'later');
+    await door.knock();
+    door.completed[0]?.();
+    const second = await door.knock();
+    second.destroy();
+    await door.core.clock.settle();
+    expect(door.managers()[0]?.connections).toHaveLength(1);
+  });
+
+  it('that is complete is no longer the socket of a newcomer', async () => {
+    const door = await withDoor({ authenticate: () => ({ userId: 'alice', sessionKey: 'tab' }) });
+    const socket = await door.knock();
+    socket.destroy();
+    await door.core.clock.settle();
+    expect(door.managers()).toHaveLength(1);
+  });
+
+  it.each([
+    ['evicted', 4510, 'evicted'],
+    ['terminated_by_admin', 4520, 'terminated_by_admin'],
+    ['inactive', 1011, 'internal'],
+    ['left', 1011, 'internal'],
+  ] as const)('of a session that was %s meanwhile is told %d', async (endedBy, code, reason) => {
+    const door = await withDoor({}, 'later');
+    await door.knock();
+    const [manager] = door.managers();
+    void manager?.close({ reason: endedBy });
+    door.completed[0]?.();
+    await door.core.clock.advance(1_000);
+    expect(door.webSockets[0]?.closeAsked).toEqual({ code, reason });
+    expect(door.upgraded()).toBe(0);
+  });
+
+  it('whose gateway throws at once closes that client, and says so', async () => {
+    const door = await withDoor();
+    const error = new Error('broken');
+    await door.knock({
+      onUpgraded: () => {
+        throw error;
+      },
+    });
+    expect(door.webSockets[0]?.closeAsked).toEqual({ code: 1011, reason: 'internal' });
+    expect(door.core.reportedOf('hook_failed')).toMatchObject([{ hook: "listener of 'connection'", error }]);
+  });
+
+  it('has credentials that end when they say, whatever the wall clock does', async () => {
+    const clockOf: { core?: Core } = {};
+    const door = await withDoor({
+      authenticate: () => ({
+        userId: 'alice',
+        expiresAt: new Date((clockOf.core as Core).clock.wallNow() + 60_000),
+      }),
+    });
+    clockOf.core = door.core;
+    const { clock } = door.core;
+    await door.knock();
+    clock.setWall(clock.wallNow() + 86_400_000);
+    await clock.advance(59_999);
+    expect(door.webSockets[0]?.closeAsked).toBeUndefined();
+    await clock.advance(500);
+    expect(door.webSockets[0]?.closeAsked).toEqual({ code: 4106, reason: 'token_expired' });
+  });
+});
+
+describe('a newcomer who has hung up', () => {
+  it.each<[string, (socket: WireSocket) => void]>([
+    ['by a reset', (socket) => socket.destroy()],
+    ['by a FIN', (socket) => socket.push(null)],
+  ])('%s costs nobody a session', async (_, hangUp) => {
+    const door = await withDoor({ limits: { managersPerUser: 1 } });
+    door.core.place({ userId: 'alice', openedAgoMs: 60_000, connection: { answersAfterMs: 500 } });
+    const socket = await door.knock();
+    hangUp(socket);
+    await door.core.clock.advance(2_000);
+    expect(door.core.reportedOf('evicted')).toEqual([]);
+    expect(door.upgraded()).toBe(0);
+  });
+});
+
+describe('a session that ends in the very moment that it is joined', () => {
+  it('is made anew', async () => {
+    const door = await withDoor({ authenticate: () => ({ userId: 'alice', sessionKey: 'tab' }) });
+    const { manager } = door.core.place({ userId: 'alice', sessionKey: 'tab', openedAgoMs: 60_000 });
+    door.core.events.events$.subscribe((event) => {
+      if (event.type === 'admitted' && event.outcome === 'joined') void manager.close({ reason: 'left' });
+    });
+    await door.knock();
+    expect(door.upgraded()).toBe(1);
+    expect(door.managers().map(({ id }) => id)).not.toContain(manager.id);
+    expect(door.managers()[0]?.connections).toHaveLength(1);
+  });
+});
