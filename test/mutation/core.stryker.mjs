@@ -9,7 +9,7 @@ export default {
   ...placesOf('core'),
   mutate: [
     'src/{admission,cleanup,liveness,store}/**/*.ts',
-    '!src/admission/{current-manager.decorator,gateway-hooks,managed-websocket,message-dispatcher,websocket-manager.adapter}.ts',
+    '!src/admission/{current-manager.decorator,gateway-hooks,managed-websocket,websocket-manager.adapter}.ts',
   ],
   vitest: { configFile: 'test/mutation/core.vitest.ts', related: false },
 };

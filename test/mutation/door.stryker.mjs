@@ -8,7 +8,7 @@ export default {
   ...shared,
   ...placesOf('door'),
   mutate: [
-    'src/admission/{current-manager.decorator,gateway-hooks,managed-websocket,message-dispatcher,websocket-manager.adapter}.ts',
+    'src/admission/{current-manager.decorator,gateway-hooks,managed-websocket,websocket-manager.adapter}.ts',
   ],
   vitest: { configFile: 'test/mutation/door.vitest.ts', related: false },
 };
