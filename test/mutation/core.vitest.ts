@@ -2,7 +2,7 @@ import { defineConfig } from 'vitest/config';
 import { BaseSequencer, type TestSpecification } from 'vitest/node';
 
 /** Live through whole histories, and take their time. */
-const LONG = /heartbeat\.test|websocket-manager\.factory|due-queue|scenarios|properties/;
+const LONG = /heartbeat(-looks)?\.test|websocket-manager\.factory|due-queue|scenarios|properties/;
 
 /** A mutant that a small test finds need not wait for the long ones: the first failure ends its run. */
 class CheapFirst extends BaseSequencer {
