@@ -195,6 +195,7 @@ export class CleanupService {
     trigger: CleanupTrigger,
     count = 0,
   ): Promise<{ run: CleanupRun; report: CleanupReport }> {
+    await this.clock.breathe();
     const run = this.begin(user, trigger);
     run.level = level;
     run.takeDead();
@@ -202,6 +203,7 @@ export class CleanupService {
     if (reaches(level, 'aggressive') && !run.isCheap && user.managers.size > 0) {
       await this.detector.probe(user);
       if (run.hasSuspects) await this.detector.confirmSuspects(user);
+      await this.clock.breathe();
       run.takeDead();
     }
     // In the background nobody living goes, but for the number that an operator names.
@@ -245,6 +247,8 @@ export class CleanupService {
       });
       await Promise.race([begun ?? this.detector.probe(run.user), freed]);
       stopListening();
+      // The probes of many users may have ended in the same moment.
+      await this.clock.breathe();
     }
     run.takeDead(isOver);
   }

@@ -23,6 +23,9 @@ export type ProofListener = (connection: Connection, signal: ZombieSignal) => vo
 /** Rounds of one user start at most so often; who comes in between waits for the next start, and shares it. */
 const ROUND_SPACING_MS = 40;
 
+/** Each is a system call; so many take about half a millisecond. */
+const PINGS_AT_ONCE = 50;
+
 interface Round {
   readonly startsAt: number;
   readonly done: Promise<void>;
@@ -167,20 +170,27 @@ export class ZombieDetectorService implements HeartbeatVisitor {
     return [...pending].filter((connection) => !connection.detached && isAskable(connection.transport));
   }
 
-  /** Takes out of `pending` whoever sends a byte; resolves when it is empty, or the time is over. */
-  private waitForBytes(pending: Set<Connection>, ms: number): Promise<void> {
+  /** Pings, and takes out of `pending` whoever sends a byte; resolves when it is empty, or the time is over. */
+  private async waitForBytes(pending: Set<Connection>, ms: number): Promise<void> {
     // Who is vouched for leaves `pending` too, and must not be listened to for ever.
     const asked = [...pending];
-    return new Promise((resolve) => {
+    let allHeard = () => {};
+    const onHeard = (connection: Connection) => {
+      connection.offHeard(onHeard);
+      pending.delete(connection);
+      if (pending.size === 0) allHeard();
+    };
+    for (const [i, connection] of asked.entries()) {
+      if (i % PINGS_AT_ONCE === 0) await this.clock.breathe();
+      // What came before the question is no answer to it.
+      connection.lookForBytes();
+      connection.onHeard(onHeard);
+      connection.ping();
+    }
+    await new Promise<void>((resolve) => {
       const stop = () => {
-        for (const connection of asked) connection.offHeard(onHeard);
         this.clock.clearTimeout(timer);
         resolve();
-      };
-      const onHeard = (connection: Connection) => {
-        connection.offHeard(onHeard);
-        pending.delete(connection);
-        if (pending.size === 0) stop();
       };
       const onDeadline = () => {
         for (const connection of [...pending]) connection.lookForBytes();
@@ -188,14 +198,10 @@ export class ZombieDetectorService implements HeartbeatVisitor {
       };
       // What waits in the sockets when the time is over still counts.
       const timer = this.clock.setTimeout(() => this.clock.afterReads(onDeadline), ms);
-      for (const connection of asked) {
-        // What came before the question is no answer to it.
-        connection.lookForBytes();
-        connection.onHeard(onHeard);
-        connection.ping();
-      }
+      allHeard = stop;
       if (pending.size === 0) stop();
     });
+    for (const connection of asked) connection.offHeard(onHeard);
   }
 
   /** Asks the application; 'dead' is noted as proof. */
