@@ -96,13 +96,15 @@ describe('a server whose event loop is blocked for three heartbeats', () => {
   });
 });
 
-describe('a server that is stopped for ten seconds, and goes on', () => {
+describe('a server that is stopped for thirty seconds, and goes on', () => {
+  const STOPPED_MS = 30_000;
+
   it('drops nobody alive', async () => {
     await start({ WSM_CLEANUP_INTERVAL_MS: '200' });
     const clients = await fillUp();
     await sleep(INTERVAL_MS);
     server.signal('SIGSTOP');
-    await sleep(10_000);
+    await sleep(STOPPED_MS);
     server.signal('SIGCONT');
     await sleep(4 * INTERVAL_MS);
     await expectNobodyLost(clients);
