@@ -104,7 +104,8 @@ export class ZombieDetectorService implements HeartbeatVisitor {
     const suspects = connectionsOf(user).filter(
       (connection) => connection.liveness.suspectedAt !== undefined,
     );
-    const silent = await this.ask(suspects);
+    // A ping that still waits in our own queue, behind an answer that is being read, has asked nobody anything.
+    const silent = (await this.ask(suspects)).filter(wasAsked);
     for (const connection of silent) connection.liveness.provenBy ??= 'missed_pongs';
     return silent;
   }
@@ -257,4 +258,9 @@ function connectionsOf(user: UserRecord): Connection[] {
 
 function isAskable({ state, paused }: Connection['transport']): boolean {
   return state === 'open' && !paused;
+}
+
+/** The kernel has taken the last ping. */
+function wasAsked({ transport, liveness }: Connection): boolean {
+  return transport.bytesWritten - transport.bytesQueued >= liveness.pingMark;
 }
