@@ -80,15 +80,19 @@ export class Witness {
     if (perNode !== undefined && this.core.registry.managerCount > perNode)
       this.complain('the node is overfull');
     this.model.members.push({
-      ...{ id, user: userId, key, priority, manager, createdAt: this.now, activeAt: this.now },
-      ...{
-        leftAt: undefined,
-        busy: 0,
-        check: undefined,
-        wasDenied: false,
-        vouchedAt: Number.NEGATIVE_INFINITY,
-        sockets: [],
-      },
+      id,
+      user: userId,
+      key,
+      priority,
+      manager,
+      createdAt: this.now,
+      activeAt: this.now,
+      leftAt: undefined,
+      busy: 0,
+      check: undefined,
+      wasDenied: false,
+      vouchedAt: Number.NEGATIVE_INFINITY,
+      sockets: [],
     });
   }
 

@@ -4,6 +4,7 @@ import type { FakeClock, FakePeer } from '../../src/testing/index.js';
 import { Core } from '../support/core.js';
 import { CountingStore } from './counting-store.js';
 import { type Action, type Check, type History, type Hook, type Peer, USERS } from './history.js';
+import { HistoryClock } from './history-clock.js';
 import { type Member, Model } from './model.js';
 import { recount } from './recount.js';
 import { restartIds } from './repeatable-ids.js';
@@ -12,6 +13,11 @@ import { type Moment, msOf, optionsOf, type Setting } from './setting.js';
 import { type Arrival, Witness } from './witness.js';
 
 type Arrive = Extract<Action, { do: 'arrive' }>;
+
+const HOOK_FAILED = new Error('a hook of this session fails');
+
+/** Timers that are always there: the heartbeat's and the sweep's. */
+const OURS = 2;
 
 /** Lives a history through, and looks around after every step. */
 export class World {
@@ -35,7 +41,7 @@ export class World {
   static async start(setting: Setting): Promise<World> {
     const store = new CountingStore();
     restartIds();
-    return new World(await Core.start(optionsOf(setting, store)), store, setting);
+    return new World(await Core.start(optionsOf(setting, store), new HistoryClock()), store, setting);
   }
 
   /** @throws what was found first against the contract. */
@@ -87,9 +93,9 @@ export class World {
     this.nothingIsOpen(this.sockets.filter(({ connection }) => connection.detached));
     for (const socket of this.sockets) socket.leave();
     // The longest way to be forgotten: hooks and closing handshakes, the window, the grace, each with its tick.
-    await this.pass(
-      Math.max(grace, 100) + window + grace + 4 * hook + queue + 4 * probe + interval / 2 + 1_200,
-    );
+    const most = Math.max(grace, 100) + window + grace + 4 * hook + queue + 4 * probe + interval / 2 + 1_200;
+    for (const until = this.clock.now() + most; this.clock.now() < until && !this.isEmpty; )
+      await this.clock.advance(interval / 2);
     this.look('all have left');
     this.nothingIsLeft();
   }
@@ -223,9 +229,9 @@ export class World {
       this.witness.complain('a hook ran before the slot was free');
     switch (hook) {
       case 'throws':
-        throw new Error('the hook of this session fails');
+        throw HOOK_FAILED;
       case 'rejects':
-        return Promise.reject(new Error('the hook of this session fails'));
+        return Promise.reject(HOOK_FAILED);
       case 'hangs':
         return new Promise<never>(() => {});
       case 'slow':
@@ -244,7 +250,7 @@ export class World {
         case 'dead':
           return false;
         case 'throws':
-          throw new Error('the check of this session fails');
+          throw HOOK_FAILED;
         case 'hangs':
           return new Promise<never>(() => {});
         case 'late':
@@ -287,9 +293,16 @@ export class World {
     return msOf(moment, this.setting);
   }
 
+  private get isEmpty(): boolean {
+    const isForgotten = this.core.registry.userCount === 0;
+    return (
+      isForgotten && this.clock.timerCount === OURS && this.sockets.every(({ state }) => state === 'closed')
+    );
+  }
+
   private nothingIsLeft(): void {
-    // The heartbeat and the sweep.
-    if (this.clock.timerCount !== 2) throw new Error(`${this.clock.timerCount - 2} timers are left`);
+    if (this.core.registry.userCount > 0) throw new Error('somebody is not forgotten');
+    if (this.clock.timerCount !== OURS) throw new Error(`${this.clock.timerCount - OURS} timers are left`);
     this.nothingIsOpen(this.sockets);
   }
 
