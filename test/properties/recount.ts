@@ -62,13 +62,14 @@ function* recountManagers({ core: { registry }, model, setting }: World): Genera
   for (const user of USERS) {
     const own = model.of(user);
     const record = registry.user(user);
-    if (own.length > setting.limit) yield `${user} has ${own.length} managers`;
+    if (own.length > setting.limit && !setting.tiers) yield `${user} has ${own.length} managers`;
     if ((record?.managers.size ?? 0) !== own.length)
       yield `${user} has ${record?.managers.size} of ${own.length}`;
-    const isPressed = own.length / setting.limit >= setting.thresholds[0];
+    // The limit is what the last newcomer's was; which one that is, the history does not tell.
+    const limit = setting.tiers ? (record?.limit ?? Number.POSITIVE_INFINITY) : setting.limit;
+    const isPressed = own.length / limit >= setting.thresholds[0];
     if (record && registry.usersUnderPressure.has(record) !== isPressed) yield `the pressure of ${user}`;
-    if (record && registry.usersAtLimit.has(record) !== own.length >= setting.limit)
-      yield `${user} at the limit`;
+    if (record && registry.usersAtLimit.has(record) !== own.length >= limit) yield `${user} at the limit`;
     for (const { key, manager, leftAt } of own) {
       if (key === undefined && leftAt !== undefined) yield `${user} has a session that nobody can find again`;
       if (own.filter((other) => key !== undefined && other.key === key).length > 1)
@@ -115,14 +116,27 @@ function* recountWheel({ core, model }: World): Generator<string> {
   }
 }
 
-function* recountQueues({ core, clock, model, setting }: World): Generator<string> {
+function* recountQueues({ core, clock, model, setting, witness }: World): Generator<string> {
   const hidden = core as unknown as Hidden;
   const waiting = new Map<Manager, number>();
   for (const [manager, at] of entries(hidden.statusKeeper.managers, GRAIN_MS)) {
     if (!manager.isOpen) yield `${manager.id} waits for its time, and has ended`;
     waiting.set(manager, at);
   }
-  if ([...entries(hidden.statusKeeper.expiries, GRAIN_MS)].length > 0) yield 'credentials wait for their end';
+  const expiring = new Map(entries(hidden.statusKeeper.expiries, GRAIN_MS));
+  let expected = 0;
+  for (const { connection, expiresAt } of model.members.flatMap(({ sockets }) => sockets)) {
+    if (expiresAt === undefined) continue;
+    expected++;
+    const at = expiring.get(connection) ?? Number.POSITIVE_INFINITY;
+    if (at > Math.max(expiresAt, connection.openedAt) + 2 * GRAIN_MS)
+      yield `the credentials of ${connection.id} never end`;
+    const lateMs = clock.now() - Math.max(expiresAt, connection.openedAt, witness.lastStallAt);
+    if (lateMs > GRAIN_MS + core.heartbeat.tickMs + 2)
+      yield `${connection.id} has outlived its credentials by ${lateMs} ms`;
+  }
+  if (expiring.size !== expected)
+    yield `${expiring.size} credentials wait for their end instead of ${expected}`;
   const now = clock.now();
   for (const member of model.members) {
     const inactiveSince = model.inactiveSince(member);

@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import type { SlotStore } from '../../src/options/slot-store.interface.js';
+import type { ManagersPerUser } from '../../src/options/websocket-manager-options.interface.js';
 import type { CoreOptions } from '../support/core.js';
 
 /** The options of one history, flat. Durations in milliseconds. */
@@ -23,6 +24,10 @@ export interface Setting {
   readonly failures: number;
   readonly reset: number;
   readonly successes: number;
+  /** The limit is a function of who is connecting, and changes, and fails. */
+  readonly tiers: boolean;
+  readonly drainTimeout: number;
+  readonly drainSpread: number;
 }
 
 export const DEFAULTS: Setting = {
@@ -45,14 +50,21 @@ export const DEFAULTS: Setting = {
   failures: 5,
   reset: 30_000,
   successes: 3,
+  tiers: false,
+  drainTimeout: 10_000,
+  drainSpread: 3_000,
 };
 
-export function optionsOf(setting: Setting, store: SlotStore): CoreOptions {
+export function optionsOf(
+  setting: Setting,
+  store: SlotStore,
+  managersPerUser: ManagersPerUser = setting.limit,
+): CoreOptions {
   const [proactiveThreshold, moderateThreshold, aggressiveThreshold] = setting.thresholds;
   return {
     store,
     limits: {
-      managersPerUser: setting.limit,
+      managersPerUser,
       connectionsPerManager: setting.connections,
       ...(setting.perNode === undefined ? {} : { managersPerNode: setting.perNode }),
     },
@@ -80,6 +92,7 @@ export function optionsOf(setting: Setting, store: SlotStore): CoreOptions {
       successThreshold: setting.successes,
     },
     admission: { queueTimeoutMs: setting.queue },
+    drain: { timeoutMs: setting.drainTimeout, spreadMs: setting.drainSpread },
   };
 }
 
@@ -129,6 +142,9 @@ const scaled = fc
     failures: fc.integer({ min: 1, max: 5 }),
     reset: fc.constantFrom(0.5, 2, 6),
     successes: fc.integer({ min: 1, max: 3 }),
+    tiers: oneIn(5, fc.constant(true)),
+    drainTimeout: fc.constantFrom(0.5, 2, 5),
+    drainSpread: fc.constantFrom(0, 0.1, 0.5),
   })
   .map((shares): Setting => {
     const of = (share: number, least = 1) => Math.max(least, Math.round(share * shares.interval));
@@ -143,6 +159,9 @@ const scaled = fc
       window: of(shares.window, 0),
       queue: of(shares.queue, 0),
       reset: of(shares.reset),
+      tiers: shares.tiers === true,
+      drainTimeout: of(shares.drainTimeout),
+      drainSpread: of(shares.drainSpread, 0),
     };
   });
 
