@@ -23,6 +23,8 @@ export type Action =
       readonly check: Check | undefined;
       /** Attaches its socket; otherwise nobody ever comes for the place. */
       readonly attaches: boolean;
+      /** Its handshake takes so long. */
+      readonly attachesAfter?: Moment | undefined;
       /** Once refused, it comes back exactly when it was told to. */
       readonly comesBack: boolean;
       /** It is gone again before it was served. */
@@ -83,6 +85,7 @@ const arrive: fc.Arbitrary<Action> = fc.record({
   hook: oneIn(4, fc.constantFrom<Hook[]>('throws', 'rejects', 'hangs', 'slow')),
   check: oneIn(8, anyCheck),
   attaches: fc.constantFrom(true, true, true, true, true, true, false),
+  attachesAfter: oneIn(10, anyMoment),
   comesBack: fc.boolean(),
   goneAfter: oneIn(10, anyMoment),
   expires: oneIn(12, anyMoment),

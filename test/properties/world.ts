@@ -27,7 +27,7 @@ export class World {
   readonly model: Model;
   readonly witness: Witness;
   steps = 0;
-  /** Newcomers who were told when to come back, and have not yet. */
+  /** Newcomers who were told when to come back, and have not yet; and handshakes under way. */
   private away = 0;
   private mayComeBack = true;
   private readonly endWork = new Map<string, (() => void)[]>();
@@ -211,9 +211,18 @@ export class World {
         this.witness.complain(`${user} had to wait below the limit`);
       if (!result.admitted) return this.refused(action, arrival, result);
       const member = this.model.members.find(({ id }) => id === result.manager.id);
-      const { expires } = action;
+      const { attaches, attachesAfter, expires } = action;
+      if (!member || arrival.isGone || !attaches) return;
       const expiresAt = expires && arrival.at + this.msOf(expires);
-      if (member && !arrival.isGone && action.attaches) this.attach(member, action, expiresAt);
+      if (!attachesAfter) return this.attach(member, action, expiresAt);
+      this.away++;
+      this.clock.io(
+        () => {
+          this.away--;
+          if (member.manager.isOpen) this.attach(member, action, expiresAt);
+        },
+        Math.min(this.msOf(attachesAfter), 2 * this.setting.interval),
+      );
     });
   }
 
