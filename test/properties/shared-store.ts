@@ -24,13 +24,24 @@ interface Held {
   readonly user: string;
 }
 
+interface TakenOver {
+  readonly by: string;
+  readonly user: string;
+  /** Which node asked for it. */
+  readonly node: number;
+  readonly at: number;
+  readonly isLiving: boolean;
+}
+
 /** Where the slots of several nodes are counted, by hand: one list of who holds what. */
 export class SharedStore {
   readonly held = new Map<string, Held>();
   /** How often each slot was given back. */
   readonly released = new Map<string, number>();
   /** Slots that were given to one in the place of another. */
-  readonly takenOver: { readonly by: string; readonly from: string }[] = [];
+  readonly takenOver: TakenOver[] = [];
+  /** Those of them that count against a budget: a node forgets it with the user. */
+  charged: TakenOver[] = [];
   /** When each user was last told that no slot is free. */
   readonly fullAt = new Map<string, number>();
   readonly broken: string[] = [];
@@ -38,8 +49,8 @@ export class SharedStore {
   wasAway = false;
   private readonly hosts: SlotStoreHost[] = [];
   private readonly nodes: Core[] = [];
-  /** Whose place may be taken, as the store has said. */
-  private readonly offered = new Set<string>();
+  /** Whose place may be taken, as the store has said, and whether somebody may be using it. */
+  private readonly offered = new Map<string, 'living' | 'suspect'>();
 
   constructor(
     private readonly clock: HistoryClock,
@@ -61,7 +72,7 @@ export class SharedStore {
       this.fullAt.set(user, this.clock.now());
       const elsewhere = this.holdersElsewhere(node, user);
       for (const { managerId: id, suspect, ageMs } of elsewhere)
-        if (suspect || ageMs >= this.graceMs) this.offered.add(id);
+        if (suspect || ageMs >= this.graceMs) this.offered.set(id, suspect ? 'suspect' : 'living');
       return { granted: false, count: this.of(user).length, elsewhere };
     }
     this.held.set(managerId, { node, user });
@@ -71,10 +82,17 @@ export class SharedStore {
         this.broken.push(`${insteadOf} was to go, and had neither left nor been there for long`);
       if (from.node === node) this.broken.push(`${insteadOf} is at home, and was taken over`);
       this.held.delete(insteadOf);
-      this.takenOver.push({ by: managerId, from: insteadOf });
+      const isLiving = this.offered.get(insteadOf) === 'living';
+      const taken = { by: managerId, user, node, at: this.clock.now(), isLiving };
+      this.takenOver.push(taken);
+      this.charged.push(taken);
       this.hosts[from.node]?.evict(insteadOf);
     }
     return { granted: true, count: this.of(user).length };
+  }
+
+  forget(node: number, user: string): void {
+    this.charged = this.charged.filter((one) => one.node !== node || one.user !== user);
   }
 
   release(managerId: string): void {

@@ -16,6 +16,7 @@ const USERS = ['alice', 'bob'];
 const TIMEOUT = 100;
 const PROBE = 200;
 const INTERVAL = 400;
+const REFILL = 500;
 /** After a failure the store is left alone so long, and what it was not told is told again. */
 const AWAY = 250;
 
@@ -124,7 +125,7 @@ class Cluster {
   static async live(setting: Setting, actions: readonly Action[]): Promise<void> {
     restartIds();
     const cluster = new Cluster(setting);
-    for (const store of cluster.stores) {
+    for (const [node, store] of cluster.stores.entries()) {
       const { limit, grace, window, queue, burst } = setting;
       const core = await Core.start(
         {
@@ -137,7 +138,7 @@ class Cluster {
             intervalMs: 1_000,
             hookTimeoutMs: 100,
             forcedEvictionBurst: burst,
-            forcedEvictionRefillMs: 500,
+            forcedEvictionRefillMs: REFILL,
           },
           session: { resumeWindowMs: window },
           admission: { queueTimeoutMs: queue },
@@ -146,7 +147,10 @@ class Cluster {
       );
       cluster.store.join(core);
       cluster.nodes.push(core);
-      core.registry.observe({ managerAdded: (manager) => cluster.added(manager) });
+      core.registry.observe({
+        managerAdded: (manager) => cluster.added(manager),
+        userForgotten: ({ userId }) => cluster.store.forget(node, userId),
+      });
     }
     for (const action of actions) {
       await cluster.take(action);
@@ -170,6 +174,23 @@ class Cluster {
 
   private managersOf(user: string): Manager[] {
     return this.nodes.flatMap(({ registry }) => [...(registry.user(user)?.managers ?? [])]);
+  }
+
+  /** A living session that goes elsewhere is a forced eviction like any other, on the account of who asked. */
+  private checkBudget(): void {
+    for (const user of USERS) {
+      for (let node = 0; node < NODES; node++) {
+        const { burst } = this.setting;
+        let [tokens, before] = [burst, Number.NEGATIVE_INFINITY];
+        for (const one of this.store.charged) {
+          if (one.user !== user || one.node !== node || !one.isLiving) continue;
+          tokens = Math.min(burst, tokens + (one.at - before) / REFILL) - 1;
+          before = one.at;
+          if (tokens < -1e-6)
+            this.store.broken.push(`${user} lost a living session elsewhere beyond the budget`);
+        }
+      }
+    }
   }
 
   private async take(action: Action): Promise<void> {
@@ -212,7 +233,8 @@ class Cluster {
       userId: user,
       sessionKey: key === undefined ? undefined : `tab-${key}`,
     });
-    void factory.admit(context, { isGone: () => isGone }).then((result) => {
+    const asked = factory.admit(context, { isGone: () => isGone });
+    void Promise.resolve(asked).then((result) => {
       this.waiting.splice(this.waiting.indexOf(arrival), 1);
       this.checkWait(arrival, 'served');
       const { broken, wasAway } = this.store;
@@ -252,6 +274,7 @@ class Cluster {
       if (managers.length > this.setting.limit) broken.push(`${user} has ${managers.length} managers in all`);
       for (const { id } of managers) if (!held.has(id)) broken.push(`${id} has no slot`);
     }
+    this.checkBudget();
     if (broken.length > 0) throw new Error(`${broken[0]} (after ${when})`);
   }
 
