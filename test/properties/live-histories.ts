@@ -4,6 +4,8 @@ import { World } from './world.js';
 
 /** What is looked for a shorter history that fails, too. */
 const SHORTENING_MS = 10_000;
+/** A run that was begun for a million is not given up for the first that fails. */
+const MOST_FAILURES = 5;
 /** Histories of one seed; the next so many have the next one. */
 const CHUNK = 1_000;
 
@@ -18,12 +20,12 @@ export interface Totals {
 /**
  * Lives so many histories through, the same ones for the same seed.
  *
- * @throws the first one that breaks a promise, shortened.
+ * @throws those that break a promise, shortened.
  */
 export async function liveHistories(
   count: number,
   seed: number,
-  onProgress: (totals: Totals) => void = () => {},
+  onProgress: (totals: Totals, failure?: string) => void = () => {},
 ): Promise<Totals> {
   const totals: Totals = { histories: 0, steps: 0, events: new Map() };
   const property = fc.asyncProperty(anyHistory, async (history) => {
@@ -32,15 +34,19 @@ export async function liveHistories(
     await new Promise(setImmediate);
     return true;
   });
-  for (let chunk = 0; totals.histories < count; chunk++) {
-    const numRuns = Math.min(CHUNK, count - totals.histories);
+  const failures: string[] = [];
+  for (let chunk = 0; chunk * CHUNK < count && failures.length < MOST_FAILURES; chunk++) {
+    const numRuns = Math.min(CHUNK, count - chunk * CHUNK);
     const result = await fc.check(property, { numRuns, seed: seed + chunk, endOnFailure: true });
     if (result.failed) {
       const [found] = result.counterexample as [History];
-      throw new Error(`${await story(found)}\nSEED=${seed + chunk}, path ${result.counterexamplePath}`);
+      failures.push(`${await story(found)}\nSEED=${seed + chunk}, path ${result.counterexamplePath}`);
+      onProgress(totals, failures.at(-1));
+      continue;
     }
     onProgress(totals);
   }
+  if (failures.length > 0) throw new Error(failures.join('\n\n'));
   return totals;
 }
 
