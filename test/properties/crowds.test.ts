@@ -216,6 +216,8 @@ class Crowd {
 
   /** With nothing more happening, all of the silent are found, and nobody else. */
   private async end(): Promise<void> {
+    // Who takes most of a beat to answer falls silent anew with every beat.
+    for (const { socket } of this.all) if (!this.fellSilentAt.has(socket)) socket.become('answers');
     await this.pass((this.missed + 1 + BEATS + 2) * INTERVAL);
     for (const { socket, user } of this.all) {
       const isThere = !socket.connection.detached;
