@@ -245,6 +245,18 @@ describe('what once broke a promise:', () => {
     expect((await here.admitWithin(1_100, 'alice')).result.admitted).toBe(true);
   });
 
+  it('a node that hears nobody for four seconds loses no session to the sweep that falls into them', async () => {
+    const core = await Core.start({}, new HistoryClock());
+    const everybody = Array.from({ length: 8 }, (_, i) => core.placeMany(20, { userId: `user-${i}` })).flat();
+    await core.clock.advance(29_000);
+    for (const { socket } of everybody) socket?.become('silent');
+    await core.clock.advance(4_000);
+    for (const { socket } of everybody) socket?.become('answers');
+    await core.clock.advance(60_000);
+    expect(everybody.filter(({ manager }) => !manager.isOpen).length).toBe(0);
+    expect(core.heartbeat.isSelfPreserving).toBe(false);
+  });
+
   it("another user's hanging hook does not keep the sweep from coming round", async () => {
     const core = await Core.start({ limits: { managersPerUser: 1 }, cleanup: { hookTimeoutMs: 40_000 } });
     await core.clock.advance(29_900);
