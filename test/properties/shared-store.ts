@@ -22,6 +22,8 @@ export type Mood =
 interface Held {
   readonly node: number;
   readonly user: string;
+  /** The node was never told that it has the slot. */
+  isUnheard: boolean;
 }
 
 interface TakenOver {
@@ -75,7 +77,7 @@ export class SharedStore {
         if (suspect || ageMs >= this.graceMs) this.offered.set(id, suspect ? 'suspect' : 'living');
       return { granted: false, count: this.of(user).length, elsewhere };
     }
-    this.held.set(managerId, { node, user });
+    this.held.set(managerId, { node, user, isUnheard: false });
     const from = insteadOf === undefined ? undefined : this.held.get(insteadOf);
     if (insteadOf !== undefined && from) {
       if (!this.offered.has(insteadOf))
@@ -89,6 +91,12 @@ export class SharedStore {
       this.hosts[from.node]?.evict(insteadOf);
     }
     return { granted: true, count: this.of(user).length };
+  }
+
+  /** Of what was never answered only the store knows, so it has to ask; all else the node gives back by itself. */
+  reconcile(): void {
+    for (const [id, { node, isUnheard }] of this.held)
+      if (isUnheard && !this.hosts[node]?.has(id)) this.held.delete(id);
   }
 
   forget(node: number, user: string): void {
@@ -145,7 +153,12 @@ class NodeStore implements SlotStore {
   }
 
   reserve(request: SlotRequest): SlotReply | Promise<SlotReply> {
-    return this.answer(() => this.shared.reserve(this.node, request));
+    return this.answer(() => {
+      const reply = this.shared.reserve(this.node, request);
+      const held = this.shared.held.get(request.managerId);
+      if (held) held.isUnheard = this.mood === 'is not heard';
+      return reply;
+    });
   }
 
   release(_user: string, managerId: string): void | Promise<void> {

@@ -8,7 +8,7 @@ import { HistoryClock } from './history-clock.js';
 import { makeIdsRepeatable, restartIds } from './repeatable-ids.js';
 import { type Mood, SharedStore } from './shared-store.js';
 
-const HISTORIES = Math.ceil(Number(process.env.HISTORIES ?? 100) / 4);
+const HISTORIES = Math.ceil(Number(process.env.HISTORIES ?? 100) / 10);
 const SEED = Number(process.env.SEED ?? 20_261_123);
 
 const NODES = 2;
@@ -286,6 +286,7 @@ class Cluster {
     this.look('the store being well again');
     if (this.waiting.length > 0) throw new Error('somebody waits for ever at the door');
     await this.clock.advance(2 * AWAY + 2 * TIMEOUT);
+    this.store.reconcile();
     this.checkSlots();
     for (const { socket } of this.sockets) socket.leave();
     await this.clock.advance(4 * INTERVAL + 2 * window + 2 * Math.max(100, grace) + 2_000);
