@@ -170,6 +170,16 @@ export class CleanupService {
     return Math.max(token, graceLeftMs(this.candidates(user), now, this.context.rules));
   }
 
+  /** Whether the user's budget has an eviction of a living session left. */
+  mayForceEviction(user: UserRecord): boolean {
+    return canSpend(this.budgets.get(user), this.clock.now(), this.options.cleanup);
+  }
+
+  /** A living session of the user is asked to leave, here or on another node. */
+  noteForcedEviction(user: UserRecord): void {
+    this.budgets.set(user, spend(this.budgets.get(user), this.clock.now(), this.options.cleanup));
+  }
+
   /** Whether anybody could have gone whose place costs nothing: dead, absent or suspect. */
   couldHaveFreed(user: UserRecord): boolean {
     return this.candidates(user).some(
@@ -254,10 +264,8 @@ export class CleanupService {
   }
 
   private spendBudget(user: UserRecord): boolean {
-    const now = this.clock.now();
-    const budget = this.budgets.get(user);
-    if (!canSpend(budget, now, this.options.cleanup)) return false;
-    this.budgets.set(user, spend(budget, now, this.options.cleanup));
+    if (!this.mayForceEviction(user)) return false;
+    this.noteForcedEviction(user);
     return true;
   }
 

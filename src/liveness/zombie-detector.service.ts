@@ -142,6 +142,7 @@ export class ZombieDetectorService implements HeartbeatVisitor {
     const now = this.clock.now();
     for (const connection of silent) {
       if (connection.liveness.suspectedAt !== undefined) continue;
+      this.heartbeat.noteSuspect(connection);
       connection.liveness.suspectedAt = now;
       this.events.report({
         type: 'suspected',
@@ -218,7 +219,12 @@ export class ZombieDetectorService implements HeartbeatVisitor {
     }
     const opinions = await Promise.all(questions.map(([name, question]) => this.opinionOf(name, question)));
     const dead = opinions.indexOf('dead');
-    liveness.detectedBy = questions[dead]?.[0];
+    const detectedBy = questions[dead]?.[0];
+    if (detectedBy !== liveness.detectedBy) {
+      liveness.detectedBy = detectedBy;
+      // Condemned or acquitted: what it is, and when it is due, follows from that.
+      if (!connection.detached) this.registry.touched(manager);
+    }
     if (dead >= 0) return 'dead';
     return opinions.includes('alive') ? 'alive' : undefined;
   }
