@@ -210,6 +210,7 @@ export class ZombieDetectorService implements HeartbeatVisitor {
   private async consult(connection: Connection): Promise<DetectorOpinion> {
     const { manager, liveness } = connection;
     const { ownAliveCheck } = manager;
+    if (this.detectors.length === 0 && !ownAliveCheck) return undefined;
     const view = this.viewOf(connection);
     const questions: [string, () => DetectorOpinion | Promise<DetectorOpinion>][] = this.detectors.map(
       (detector) => [detector.name, () => detector.examine(view)],
