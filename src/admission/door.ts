@@ -276,8 +276,18 @@ function isHandshake({ method, headers }: IncomingMessage): boolean {
     method === 'GET' &&
     headers.upgrade?.toLowerCase() === 'websocket' &&
     HANDSHAKE_KEY.test(headers['sec-websocket-key'] ?? '') &&
-    (headers['sec-websocket-version'] === '13' || headers['sec-websocket-version'] === '8')
+    (headers['sec-websocket-version'] === '13' || headers['sec-websocket-version'] === '8') &&
+    isProtocolList(headers['sec-websocket-protocol'])
   );
+}
+
+const PROTOCOL = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/;
+
+/** `ws` refuses a wrong one too, but only when a place has been taken for it, and perhaps from somebody alive. */
+function isProtocolList(header: string | undefined): boolean {
+  if (header === undefined) return true;
+  const protocols = header.split(',').map((protocol) => protocol.replace(/^[ \t]+|[ \t]+$/g, ''));
+  return protocols.every((name) => PROTOCOL.test(name)) && new Set(protocols).size === protocols.length;
 }
 
 /** The peer has hung up while it waited. A FIN is not an event while nobody reads, only a state of the stream. */

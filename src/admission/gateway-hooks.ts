@@ -1,5 +1,6 @@
 import { type ArgumentsHost, Catch, type ExceptionFilter, Injectable, UseFilters } from '@nestjs/common';
 import { DiscoveryService } from '@nestjs/core';
+import { settleWithin } from '../clock/deadline.js';
 import { EventStream } from '../events/event-stream.js';
 import type { Connection } from '../manager/connection.js';
 import { ManagerRegistry } from '../manager/manager-registry.js';
@@ -36,7 +37,7 @@ const ownerOf = new WeakMap<ManagerRegistry, GatewayHooks>();
 export class GatewayHooks {
   /** Of connections whose `handleConnection` is still running. */
   private readonly connecting = new WeakMap<Connection, Promise<unknown>[]>();
-  private readonly disconnecting = new Set<Promise<boolean>>();
+  private readonly disconnecting = new Set<Promise<unknown>>();
   private readonly scoped: object[] = [];
   /** Of connections whose `handleConnection` has still to be called. */
   private readonly expected = new WeakMap<Connection, (done: boolean) => void>();
@@ -169,8 +170,12 @@ export class GatewayHooks {
       void settled.then(() => this.connecting.delete(connection));
     } else {
       connection.trackDisconnectHook(settled);
-      this.disconnecting.add(settled);
-      void settled.then(() => this.disconnecting.delete(settled));
+      // No shutdown waits longer; one that never settles would keep its connection, and all that hangs on it, for ever.
+      const { clock, options } = connection.manager.registry;
+      const mostMs = Math.max(options.cleanup.hookTimeoutMs, options.drain.timeoutMs);
+      const waitedFor = Promise.resolve(settleWithin(clock, mostMs, () => settled));
+      this.disconnecting.add(waitedFor);
+      void waitedFor.then(() => this.disconnecting.delete(waitedFor));
     }
   }
 }

@@ -139,6 +139,8 @@ export function managedWebSocketClass(base: WebSocketClass, sink: SocketErrorSin
           break;
         case 'ping':
           connection?.heard();
+          // It has been answered: who pings and does not read the pongs fills our memory as anybody else does.
+          connection?.checkBacklog();
           break;
         case 'close':
           connection?.noteClosed(Number(args[0]), String(args[1]));

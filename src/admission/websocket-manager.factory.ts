@@ -272,11 +272,15 @@ export class WebSocketManagerFactory {
     { user, request, context }: PendingAdmission,
     elsewhere: readonly SlotHolder[],
   ): Promise<{ count: number } | undefined> {
-    const mayEvictLiving = this.evicted.mayEvictLiving(user, context.sessionKey);
+    const mayEvictLiving =
+      this.evicted.mayEvictLiving(user, context.sessionKey) && this.cleanup.mayForceEviction(user);
     const victim = victimElsewhere(elsewhere, mayEvictLiving, this.options.cleanup.graceMs);
     if (!victim) return undefined;
     const reply = await this.ledger.reserve({ ...request, insteadOf: victim.managerId });
-    return reply.granted ? reply : undefined;
+    if (!reply.granted) return undefined;
+    // Somebody may be using it, there as well as here: it is on the same account.
+    if (!victim.suspect) this.cleanup.noteForcedEviction(user);
+    return reply;
   }
 
   private retryAfterMs(user: UserRecord, context: CheckedUserContext): number {

@@ -10,6 +10,7 @@ import {
   hostileFrame,
   oddFrame,
 } from '../support/fuzz-wire.js';
+import { HEAP_REPORT, heapUsed, WITH_HEAP_REPORT } from '../support/heap.js';
 import { readMetrics } from '../support/metrics.js';
 import { handshake } from '../support/raw-socket.js';
 import { ADMIN_TOKEN, type Server, startServer } from '../support/server.js';
@@ -22,22 +23,29 @@ const ADDRESSES = 20;
 const PATIENCE_MS = 50;
 const LET_GO_MS = 15_000;
 const MOST_LOG_BYTES = 1_000_000;
+/** What was compiled and cached meanwhile; of tens of thousands of inputs, none may leave a kilobyte. */
+const MOST_HEAP_GROWTH = 15 * 2 ** 20;
 
 let server: Server;
 let filesBefore: number;
+let heapBefore: number;
 const openFiles = () => readdirSync(`/proc/${server.pid}/fd`).length;
 
 beforeAll(async () => {
-  server = await startServer({
-    WSM_MANAGERS_PER_USER: '1',
-    WSM_GRACE_MS: '200',
-    WSM_RESUME_WINDOW_MS: '300',
-    WSM_PROBE_TIMEOUT_MS: '100',
-    WSM_HEARTBEAT_INTERVAL_MS: '500',
-    WSM_CLEANUP_INTERVAL_MS: '300',
-    WSM_MAX_PAYLOAD_BYTES: '100000',
-  });
+  server = await startServer(
+    {
+      WSM_MANAGERS_PER_USER: '1',
+      WSM_GRACE_MS: '200',
+      WSM_RESUME_WINDOW_MS: '300',
+      WSM_PROBE_TIMEOUT_MS: '100',
+      WSM_HEARTBEAT_INTERVAL_MS: '500',
+      WSM_CLEANUP_INTERVAL_MS: '300',
+      WSM_MAX_PAYLOAD_BYTES: '100000',
+    },
+    { nodeArgs: WITH_HEAP_REPORT },
+  );
   await readMetrics(server);
+  heapBefore = await heapUsed(server);
   filesBefore = openFiles();
 });
 afterAll(() => server.stop());
@@ -108,8 +116,11 @@ async function expectUnharmed(): Promise<void> {
   };
   await until(async () => (await left()).every((count) => count === 0), 10_000, 'all to be gone', 100);
   await until(() => openFiles() <= filesBefore + 3, 5_000, 'the files to be closed', 50);
+  const grownBy = (await heapUsed(server)) - heapBefore;
+  console.log(`fuzz: the heap has grown by ${(grownBy / 2 ** 20).toFixed(1)} MiB since the start`);
+  expect(grownBy).toBeLessThan(MOST_HEAP_GROWTH);
   const line = LINE();
-  expect(server.lines.filter((text) => !line.test(text)).slice(0, 5)).toEqual([]);
+  expect(server.lines.filter((text) => !line.test(text) && !HEAP_REPORT.test(text)).slice(0, 5)).toEqual([]);
   expect(server.log.length).toBeLessThan(MOST_LOG_BYTES);
   expect(server.lines.filter((text) => /ERROR|Unhandled|Warning/.test(text)).slice(0, 5)).toEqual([]);
 }

@@ -1,0 +1,63 @@
+import { connect } from 'node:net';
+import { afterEach, describe, expect, it } from 'vitest';
+import { readMetrics } from '../support/metrics.js';
+import { Operator } from '../support/operator.js';
+import { clientFrame } from '../support/raw-peer.js';
+import { handshake } from '../support/raw-socket.js';
+import { type Server, startServer } from '../support/server.js';
+import { enter, sleep, until } from '../support/stranger.js';
+
+let server: Server;
+let isOver = false;
+afterEach(async () => {
+  isOver = true;
+  await server.stop();
+});
+
+describe('a client of a user under pressure, whose answer takes long to be read', () => {
+  it('is not proven dead by questions that still wait behind it in our own queue', async () => {
+    isOver = false;
+    server = await startServer({
+      WSM_CLEANUP_INTERVAL_MS: '300',
+      WSM_PROBE_TIMEOUT_MS: '300',
+      WSM_MAX_BUFFERED_BYTES: `${64 * 2 ** 20}`,
+    });
+    const operator = new Operator(server);
+    const { hostname, port } = new URL(server.url);
+    const reader = connect(Number(port), hostname);
+    reader.on('error', () => {});
+    reader.write(handshake('/ws?userId=alice'));
+    await new Promise((resolve) => reader.once('data', resolve));
+    reader.pause();
+    const backlog = async () => {
+      const { body } = await operator.get('users/alice').expect(200);
+      return (body.managers[0]?.connections[0]?.bufferedBytes ?? 0) as number;
+    };
+    const backsUp = async () => {
+      reader.write(clientFrame(0x1, JSON.stringify({ event: 'echo', data: 'x'.repeat(500_000) })));
+      return (await backlog()) > 8 * 2 ** 20;
+    };
+    await until(backsUp, 20_000, 'the answer to back up', 5);
+    // It reads all the time, some megabytes a second, and says nothing.
+    const read = async () => {
+      while (!isOver && !reader.destroyed) {
+        reader.read(65_536);
+        await sleep(30);
+      }
+    };
+    void read();
+    const others = await Promise.all(
+      Array.from({ length: 14 }, () => enter(server.socketUrl({ userId: 'alice' }))),
+    );
+    const before = await backlog();
+    await sleep(2_500);
+    const after = await backlog();
+    console.log(`backlog ${before} -> ${after}`);
+    expect(reader.destroyed).toBe(false);
+    expect((await readMetrics(server)).sum('websocket_manager_zombies_detected_total')).toBe(0);
+    expect(after).toBeGreaterThan(0);
+    expect(after).toBeLessThan(before);
+    expect(others.filter(({ closed }) => closed)).toEqual([]);
+    reader.destroy();
+  });
+});
