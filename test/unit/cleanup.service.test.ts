@@ -454,6 +454,7 @@ describe('a cleanup that takes its time', () => {
     const { manager, socket } = core.place(LIVE);
     socket?.become({ answersAfterMs: 1 });
     const asked = core.cleanup.cleanManually(manager.user, { level: 'aggressive' });
+    await core.clock.settle();
     await core.clock.stall(stallMs);
     await core.clock.settle();
     await asked;
