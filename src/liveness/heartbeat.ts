@@ -103,7 +103,7 @@ export class Heartbeat {
     const turnsBefore = Math.ceil(ticks / this.wheel.slotCount) - 1;
     // So many looks are to pass that the one at the first ping's time is the one that pings.
     connection.liveness.quietLooks = LOOKS_PER_INTERVAL - 2 - turnsBefore;
-    this.wheel.add(connection, Math.ceil(ticks) - turnsBefore * this.wheel.slotCount);
+    this.wheel.add(connection, Math.ceil(ticks));
   }
 
   private tick(): void {
@@ -163,7 +163,6 @@ export class Heartbeat {
   private countUnanswered(connection: Connection): void {
     const { liveness } = connection;
     const phase = ++liveness.quietLooks - (LOOKS_PER_INTERVAL - 1);
-    if (phase < 0) return;
     if (phase % LOOKS_PER_INTERVAL === 0) connection.ping();
     if (phase % LOOKS_PER_INTERVAL !== LOOKS_PER_INTERVAL - 1) return;
     // One that missed a probe before has been counted then.

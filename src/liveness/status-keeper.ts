@@ -11,6 +11,7 @@ import {
   assess,
   attachDeadlineOf,
   evidenceOf,
+  type ManagerSnapshot,
   rulesOf,
   snapshotOf,
   windowOf,
@@ -104,16 +105,20 @@ export class StatusKeeper {
     const snapshot = snapshotOf(manager);
     const { status, inactiveSince } = assess(snapshot, now, this.rules);
     this.registry.setStatus(manager, status);
-    const next = this.nextChange(manager, now, inactiveSince);
+    const next = this.nextChange(snapshot, now, inactiveSince);
     if (next === undefined) this.managers.cancel(manager);
     else this.managers.schedule(manager, next);
   }
 
   /** When time alone will change something about the manager. */
-  private nextChange(manager: Manager, now: number, inactiveSince: number | undefined): number | undefined {
+  private nextChange(
+    manager: ManagerSnapshot,
+    now: number,
+    inactiveSince: number | undefined,
+  ): number | undefined {
     const { idleAfterMs, idleTimeoutMs } = this.options.cleanup;
     if (inactiveSince !== undefined) {
-      return inactiveSince + (manager.sessionKey === undefined ? 0 : this.rules.resumeWindowMs);
+      return inactiveSince + windowOf(manager, this.rules);
     }
     if (manager.connections.length === 0) return attachDeadlineOf(manager.createdAt, this.rules);
     const dueTimes = [manager.lastActivityAt + idleAfterMs];
