@@ -1,0 +1,34 @@
+import { withServer } from '../processes.mjs';
+
+/** What a connection costs to open, to open and close, and to have. */
+export const door = {
+  id: 'door',
+  title: 'Connecting, and being connected',
+  servers: ['bare-ws', 'ws-heartbeat', 'nest-ws', 'nest-ws-by-hand', 'nest-socket-io', 'ours', 'ours-async'],
+  metrics: {
+    connectUs: { title: 'server CPU of a connect', unit: 'us' },
+    cycleUs: { title: 'server CPU of a connect and its close', unit: 'us' },
+    heapBytes: { title: 'heap of an idle connection', unit: 'bytes' },
+  },
+  settings: { full: { warmUp: 3_000, count: 3_000 }, short: { warmUp: 1_500, count: 1_000 } },
+
+  run: (name, { warmUp, count }) =>
+    withServer(name, {}, async (server, load) => {
+      await load.ask('cycle', { count: warmUp });
+      await load.ask('open', { count: warmUp });
+      await load.ask('closeAll');
+      const empty = await server.ask('heap');
+
+      const beforeOpen = server.cpuUs();
+      const { opened } = await load.ask('open', { count });
+      const connectUs = (server.cpuUs() - beforeOpen) / opened;
+      const full = await server.ask('heap');
+      await load.ask('closeAll');
+      await server.ask('heap');
+
+      const beforeCycles = server.cpuUs();
+      const { done } = await load.ask('cycle', { count });
+      const cycleUs = (server.cpuUs() - beforeCycles) / done;
+      return { connectUs, cycleUs, heapBytes: (full.heapUsed - empty.heapUsed) / opened };
+    }),
+};
