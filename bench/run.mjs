@@ -1,42 +1,43 @@
-// npm run bench [-- --short] [--rounds 3] [--only door,echo] [--servers bare-ws,nest-ws,ours]
+// npm run bench [-- --only door,echo] [-- --servers bare-ws,nest-ws,ours] [-- --rounds 3] [-- --quick] [-- --dry]
+// Measures everything and writes docs/performance.md; with any of these, prints only.
 import { parseArgs } from 'node:util';
-import { door } from './measures/door.mjs';
-import { echo } from './measures/echo.mjs';
-import { inTurns, ratio, summary } from './turns.mjs';
+import { MEASURES } from './measures/index.mjs';
+import { describeMachine, tablesOf, writePart } from './report.mjs';
+import { inTurns } from './turns.mjs';
+
+const ROUNDS = 4;
 
 const { values: args } = parseArgs({
   options: {
-    short: { type: 'boolean', default: false },
-    rounds: { type: 'string' },
     only: { type: 'string' },
     servers: { type: 'string' },
+    rounds: { type: 'string' },
+    quick: { type: 'boolean', default: false },
+    dry: { type: 'boolean', default: false },
   },
 });
-const wanted = args.only?.split(',');
+const isPartial = Object.values(args).some(Boolean);
+const wanted = args.only?.split(',') ?? MEASURES.map(({ id }) => id);
 const among = args.servers?.split(',');
 
-for (const measure of [door, echo]) {
-  if (wanted && !wanted.includes(measure.id)) continue;
+const startedAt = performance.now();
+const parts = [];
+for (const measure of MEASURES.filter(({ id }) => wanted.includes(id))) {
   const servers = measure.servers.filter((name) => !among || among.includes(name));
+  if (servers.length === 0) continue;
   const values = await inTurns(measure, {
-    rounds: Number(args.rounds ?? (args.short ? 3 : 5)),
+    rounds: Number(args.rounds ?? measure.rounds ?? ROUNDS),
     servers,
-    settings: measure.settings[args.short ? 'short' : 'full'],
-    say: (line) => console.error(line),
+    settings: measure.settings[args.quick ? 'short' : 'full'],
+    say: (line) =>
+      console.error(`${((performance.now() - startedAt) / 1_000).toFixed(0).padStart(5)} s  ${line}`),
   });
-  for (const [metric, { title, unit }] of Object.entries(measure.metrics)) {
-    console.log(`\n${title}, ${unit}`);
-    for (const name of servers) {
-      const { median, min, max } = summary(values[name][metric]);
-      const beside = ratio(values, metric, 'ours', name);
-      const n = (value) => Number(value.toPrecision(4));
-      console.log(
-        `  ${name.padEnd(18)} ${n(median)} (${n(min)} - ${n(max)})` +
-          (beside
-            ? `   ours x${beside.median.toFixed(2)} (${beside.min.toFixed(2)} - ${beside.max.toFixed(2)})`
-            : ''),
-      );
-    }
-  }
+  const tables = tablesOf(measure, values);
+  console.log(`\n${tables}`);
+  parts.push(tables);
+}
+if (!isPartial) {
+  const date = new Date().toISOString().slice(0, 10);
+  writePart('bench', [`${date}; ${describeMachine()}.`, ...parts].join('\n\n'));
 }
 process.exit(0);

@@ -3,12 +3,16 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { DIALECTS } from './frames.mjs';
 import { Peer } from './peer.mjs';
 
+/** How often what is due by a pace is sent. */
+const PACE_MS = 2;
+
 const peers = [];
 /** Peers that took part in `cycle` are not kept. */
 let cycles = 0;
 let target;
 let echoing = false;
 let users = 0;
+let pacer;
 
 const commands = {
   target({ port, dialect }) {
@@ -79,6 +83,108 @@ const commands = {
     for (const peer of peers) peer.onReply = undefined;
   },
 
+  /** So many messages a second, from one connection after the other, whether they are answered or not. */
+  startPaced({ perSecond, size }) {
+    const message = target.dialect.message('echo', 'x'.repeat(size));
+    const startedAt = performance.now();
+    let sent = 0;
+    pacer = setInterval(() => {
+      const due = ((performance.now() - startedAt) / 1_000) * perSecond;
+      for (; sent < due; sent++) peers[sent % peers.length].send(message);
+    }, PACE_MS);
+  },
+  stopPaced() {
+    clearInterval(pacer);
+  },
+
+  /** On the first connection, one message after the other, with a pause between: how long each answer took. */
+  async probe({ forMs, pauseMs, size }) {
+    const [peer] = peers;
+    const message = target.dialect.message('echo', 'x'.repeat(size));
+    const times = [];
+    for (const endsAt = performance.now() + forMs; performance.now() < endsAt; await sleep(pauseMs)) {
+      const sentAt = performance.now();
+      await new Promise((resolve) => {
+        peer.onReply = resolve;
+        peer.send(message);
+      });
+      times.push(performance.now() - sentAt);
+    }
+    return distribution(times);
+  },
+
+  /** Newcomers at a steady rate, each of whom leaves at once: how long each handshake took. */
+  async arrive({ perSecond, forMs }) {
+    const startedAt = performance.now();
+    const comings = [];
+    let arrived = 0;
+    while (performance.now() - startedAt < forMs) {
+      const due = ((performance.now() - startedAt) / 1_000) * perSecond;
+      for (; arrived < due; arrived++) {
+        const peer = new Peer({ ...target, user: `n${arrived}` });
+        comings.push(peer.opening.then((isOpen) => [peer, isOpen]));
+        void peer.opening.then(() => peer.close());
+      }
+      await sleep(PACE_MS);
+    }
+    const all = await Promise.all(comings);
+    const open = all.filter(([, isOpen]) => isOpen).map(([peer]) => peer.openedAfterMs);
+    return { ...distribution(open), opened: open.length, refused: all.length - open.length };
+  },
+
+  /**
+   * From now on no connection answers anything. Resolves when the server has given up all of them (with a close frame
+   * or without), or not: how long that took.
+   */
+  async freeze({ untilEndedMs = 0 } = {}) {
+    const frozenAt = performance.now();
+    for (const peer of peers) peer.answers = false;
+    if (untilEndedMs === 0) return {};
+    let endedAfterMs;
+    const ended = peers.map(
+      (peer) =>
+        new Promise((resolve) => {
+          peer.onEnd = resolve;
+        }),
+    );
+    const all = Promise.all(ended).then(() => {
+      endedAfterMs = performance.now() - frozenAt;
+    });
+    await Promise.race([all, sleep(untilEndedMs)]);
+    return { endedAfterMs };
+  },
+
+  /** One newcomer for each of these users, all at this instant. */
+  async newcomers({ prefix, firstUser, count }) {
+    const arriving = Array.from(
+      { length: count },
+      (_, i) => new Peer({ ...target, user: `${prefix}${firstUser + i}` }),
+    );
+    const isIn = await Promise.all(arriving.map((peer) => peer.opening));
+    const times = arriving.filter((_, i) => isIn[i]).map((peer) => peer.openedAfterMs);
+    peers.push(...arriving);
+    return { admitted: times.length, ...distribution(times) };
+  },
+
+  /** Tries to get in, and to stay, again and again: when that was. */
+  async knock({ user, everyMs, forMs }) {
+    const startedAt = performance.now();
+    while (performance.now() - startedAt < forMs) {
+      const triedAt = performance.now();
+      const peer = new Peer({ ...target, user });
+      if (await peer.opening) {
+        // Who closes after the 101 has let nobody in.
+        await Promise.race([peer.closing, sleep(50)]);
+        if (!peer.isClosing) {
+          peers.push(peer);
+          return { afterMs: triedAt - startedAt + peer.openedAfterMs };
+        }
+      }
+      await sleep(everyMs);
+    }
+    return {};
+  },
+
   /** What was seen so far; `cpuUs`: what seeing it cost. */
   count() {
     const { user, system } = process.cpuUsage();
@@ -93,6 +199,12 @@ const commands = {
     return { replies, pings, open, cpuUs: user + system, at: performance.now() };
   },
 };
+
+function distribution(times) {
+  const sorted = times.sort((a, b) => a - b);
+  const at = (share) => sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))];
+  return { p50: at(0.5), p99: at(0.99), max: sorted.at(-1), count: sorted.length };
+}
 
 process.on('message', async ({ id, command, ...args }) => {
   try {

@@ -22,9 +22,12 @@ export class Peer {
   /** False: it is frozen. What comes in is read, and nobody answers. */
   answers = true;
   isOpen = false;
+  /** The server said goodbye. */
+  isClosing = false;
   isClosed = false;
   openedAfterMs = 0;
   onReply = undefined;
+  onEnd = undefined;
   #rest = NONE;
   #hasHead = false;
   #settle;
@@ -53,6 +56,7 @@ export class Peer {
       this.socket.once('close', () => {
         this.isClosed = true;
         this.#settle(false);
+        this.onEnd?.();
         resolve();
       });
     });
@@ -117,6 +121,8 @@ export class Peer {
       this.pings++;
       if (this.answers) this.socket.write(PONG);
     } else if (opcode === 8) {
+      this.isClosing = true;
+      this.onEnd?.();
       if (this.answers) this.socket.end(CLOSE);
     } else if (this.dialect.isPacketed) {
       this.#packet(chunk[payloadAt], chunk[payloadAt + 1]);

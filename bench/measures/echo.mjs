@@ -7,8 +7,16 @@ export const echo = {
   title: 'Messages: `{"event":"echo","data":"…"}`, answered by the handler’s return value',
   servers: ['bare-ws', 'ws-heartbeat', 'nest-ws', 'nest-ws-by-hand', 'nest-socket-io', 'ours'],
   metrics: {
-    echoUs: { title: 'server CPU of a message and its answer', unit: 'us' },
-    echoesPerSecond: { title: 'answers a second, 100 connections', unit: '/s', more: true },
+    echoUs: {
+      title: 'server CPU of a message and its answer',
+      unit: 'us',
+      aims: { 'bare-ws': 1.2, 'nest-ws': 0.6 },
+    },
+    echoesPerSecond: {
+      title: 'answers a second, 100 connections',
+      unit: '/s',
+      aims: { 'nest-ws': 1.6 },
+    },
     loadShare: { title: 'CPU of the load, beside the server’s', unit: 'x', isCheck: true },
   },
   settings: {

@@ -1,4 +1,5 @@
 // What the runner asks a server between its measurements. Nothing of it runs while it measures.
+import { Session } from 'node:inspector/promises';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { setImmediate as turn } from 'node:timers/promises';
 
@@ -8,7 +9,11 @@ export function setting(name, otherwise) {
   return value === undefined ? otherwise : Number(value);
 }
 
+/** How often the event loop is asked whether it is late; what it is late by comes on top. */
+const RESOLUTION_MS = 1;
+
 let delay;
+let session;
 
 const commands = {
   async heap() {
@@ -21,12 +26,24 @@ const commands = {
     return { heapUsed, external, arrayBuffers, rss };
   },
   watchLoop() {
-    delay = monitorEventLoopDelay({ resolution: 1 });
+    delay = monitorEventLoopDelay({ resolution: RESOLUTION_MS });
     delay.enable();
   },
   loopDelay() {
     delay.disable();
-    return { maxMs: delay.max / 1e6, p99Ms: delay.percentile(99) / 1e6 };
+    return { maxMs: delay.max / 1e6 - RESOLUTION_MS };
+  },
+  async startProfile({ intervalUs }) {
+    session = new Session();
+    session.connect();
+    await session.post('Profiler.enable');
+    await session.post('Profiler.setSamplingInterval', { interval: intervalUs });
+    await session.post('Profiler.start');
+  },
+  async stopProfile() {
+    const { profile } = await session.post('Profiler.stop');
+    session.disconnect();
+    return profile;
   },
 };
 
@@ -34,7 +51,11 @@ const commands = {
 export function ready(port, ownCommands = {}) {
   const all = { ...commands, ...ownCommands };
   process.on('message', async ({ id, command, ...args }) => {
-    process.send({ id, result: await all[command](args) });
+    try {
+      process.send({ id, result: await all[command](args) });
+    } catch (error) {
+      process.send({ id, error: error.stack });
+    }
   });
   // The runner is gone: so are its servers.
   process.on('disconnect', () => process.exit());

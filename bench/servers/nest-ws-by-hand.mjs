@@ -11,11 +11,14 @@ class CountingGateway extends EchoGateway {
   afterInit(server) {
     setInterval(
       () => {
-        server.clients.forEach((client) => {
-          if (client.isAlive === false) return client.terminate();
-          client.isAlive = false;
-          client.ping();
-        });
+        for (const client of server.clients) {
+          if (client.isAlive === false) {
+            client.terminate();
+          } else {
+            client.isAlive = false;
+            client.ping();
+          }
+        }
       },
       setting('BEAT_MS', 30_000),
     );

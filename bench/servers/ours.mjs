@@ -28,7 +28,7 @@ ready(port, {
   /** How often one message to all connections of a user is serialised. */
   serialisations: ({ user }) => {
     let serialisations = 0;
-    const connections = service.sendToUser(user, 'news', { toJSON: () => ++serialisations });
-    return { serialisations, connections };
+    service.sendToUser(user, 'news', { toJSON: () => ++serialisations });
+    return { serialisations };
   },
 });

@@ -15,11 +15,14 @@ server.on('connection', (socket) => {
 });
 setInterval(
   () => {
-    server.clients.forEach((socket) => {
-      if (socket.isAlive === false) return socket.terminate();
-      socket.isAlive = false;
-      socket.ping();
-    });
+    for (const socket of server.clients) {
+      if (socket.isAlive === false) {
+        socket.terminate();
+      } else {
+        socket.isAlive = false;
+        socket.ping();
+      }
+    }
   },
   setting('BEAT_MS', 30_000),
 );
