@@ -6,6 +6,7 @@ import { parseArgs } from 'node:util';
 import { withServer } from './processes.mjs';
 
 const SAMPLE_EVERY_US = 200;
+const NATIVE = '(native)';
 
 const { values: args, positionals } = parseArgs({
   allowPositionals: true,
@@ -60,9 +61,10 @@ function selfTimes({ nodes, samples, timeDeltas }) {
   const times = new Map();
   samples.forEach((id, i) => {
     const { functionName, url, lineNumber } = frames.get(id);
-    if (functionName === '(idle)') return;
     const file = fileOf(url);
-    const name = file === '(native)' ? functionName : `${functionName || '(anonymous)'}:${lineNumber + 1}`;
+    // Nothing to do, or the profiler itself at its start and end.
+    if (functionName === '(idle)' || (file === NATIVE && functionName === 'dispatch')) return;
+    const name = file === NATIVE ? functionName : `${functionName || '(anonymous)'}:${lineNumber + 1}`;
     const functions = times.get(file) ?? new Map();
     functions.set(name, (functions.get(name) ?? 0) + timeDeltas[i]);
     times.set(file, functions);
@@ -72,8 +74,10 @@ function selfTimes({ nodes, samples, timeDeltas }) {
 
 /** From the package on. */
 function fileOf(url) {
-  if (url === '') return '(native)';
-  return url.replace(/^.*\/node_modules\//, '').replace(/^.*\/(dist|bench)\//, '$1/');
+  if (url === '') return NATIVE;
+  return url.includes('/node_modules/')
+    ? url.replace(/^.*\/node_modules\//, '')
+    : url.replace(/^.*\/(dist|bench)\//, '$1/');
 }
 
 function print(times) {

@@ -24,7 +24,7 @@ export const emergency = {
     admitted: { title: '... let in, of 200', unit: '' },
     blockedMs: { title: '... the event loop stood still for at most', unit: 'ms', atMost: 20 },
   },
-  settings: { full: { users: 200 }, short: { users: 200 } },
+  settings: { full: { users: 200 }, short: { users: 50 } },
 
   async run(name, { users }) {
     const provenInMs = await withServer(
