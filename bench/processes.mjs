@@ -81,6 +81,9 @@ class Child {
   }
 }
 
+/** A user who has left is remembered for the grace: that is not to be taken for a part of an empty server. */
+const FORGETS_WITHIN_MS = 6_000;
+
 export const SERVERS = {
   'bare-ws': { title: 'bare `ws`', script: 'servers/bare-ws.mjs', dialect: 'ws' },
   'ws-heartbeat': {
@@ -95,12 +98,18 @@ export const SERVERS = {
     dialect: 'ws',
   },
   'nest-socket-io': { title: 'Nest socket.io', script: 'servers/nest-socket-io.mjs', dialect: 'socket.io' },
-  ours: { title: '**this module**', script: 'servers/ours.mjs', dialect: 'ws' },
+  ours: {
+    title: '**this module**',
+    script: 'servers/ours.mjs',
+    dialect: 'ws',
+    forgetsWithinMs: FORGETS_WITHIN_MS,
+  },
   'ours-async': {
     title: '**this module**, asynchronous `authenticate`',
     script: 'servers/ours.mjs',
     dialect: 'ws',
     env: { AUTHENTICATE: 'async' },
+    forgetsWithinMs: FORGETS_WITHIN_MS,
   },
 };
 

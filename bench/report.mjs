@@ -1,9 +1,12 @@
 // What was measured, as text: for the terminal and for docs/performance.md.
 import { readFileSync, writeFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { cpus, release, totalmem } from 'node:os';
 import { pinning, SERVERS } from './processes.mjs';
 import { ratio, summary } from './turns.mjs';
 
+/** As Nest's adapter finds it: its copy of ws may be one of its own. */
+const requireAsNest = createRequire(import.meta.resolve('@nestjs/platform-ws'));
 const PAGE = new URL('../docs/performance.md', import.meta.url);
 
 /** A part of the page that is written by a program; what stands around it is kept. */
@@ -32,14 +35,14 @@ export function describeMachine() {
     `Linux ${release().split('-')[0]}`,
     `Node ${process.versions.node}`,
     `Nest ${version('@nestjs/core')}`,
-    `ws ${version('@nestjs/platform-ws/node_modules/ws')}`,
+    `ws ${requireAsNest('ws/package.json').version}`,
     `socket.io ${version('socket.io')}`,
     pinning,
   ].join('; ');
 }
 
 /** One table for each metric of a measure: every server, and ours beside it. */
-export function tablesOf(measure, values) {
+export function tablesOf(measure, values, settings) {
   const servers = Object.keys(values);
   const rounds = Math.max(
     ...servers.flatMap((name) => Object.values(values[name]).map(({ length }) => length)),
@@ -49,8 +52,10 @@ export function tablesOf(measure, values) {
       ? lineOf(metric, about, values)
       : tableOf(metric, about, values, servers, rounds),
   );
+  const joint = measure.servers.length === 1 ? '\n' : '\n\n';
   const turns = rounds === 1 ? 'one turn' : `${rounds} turns`;
-  return `### ${measure.title}\n\n${turns}\n\n${tables.join('\n\n')}`;
+  const set = Object.entries(settings).map(([name, value]) => `${name} ${value.toLocaleString('en')}`);
+  return `### ${measure.title}\n\n${capital(turns)}; settings: ${set.join(', ')}.\n\n${tables.join(joint)}`;
 }
 
 function tableOf(metric, { title, unit, aims = {}, isCheck }, values, servers, rounds) {
@@ -59,7 +64,8 @@ function tableOf(metric, { title, unit, aims = {}, isCheck }, values, servers, r
     const own = values[name]?.[metric];
     if (!own) return [];
     const { median, min, max } = summary(own);
-    const beside = name.startsWith('ours') || isCheck ? undefined : ratio(values, metric, 'ours', name);
+    const isCompared = !name.startsWith('ours') && !isCheck && Number.isFinite(median);
+    const beside = isCompared ? ratio(values, metric, 'ours', name) : undefined;
     return [
       [
         SERVERS[name].title,
@@ -81,7 +87,7 @@ function lineOf(metric, { title, unit, atMost }, values) {
   const [own] = Object.values(values);
   const { median, min, max } = summary(own[metric]);
   const aim = atMost === undefined ? '' : `; aim: at most ${atMost} ${unit}`;
-  return `- ${title}: **${figure(median)}** ${unit} (${figure(min)} - ${figure(max)})${aim}`;
+  return `- ${title}: **${figure(median)}**${unit && ` ${unit}`} (${figure(min)} - ${figure(max)})${aim}`;
 }
 
 /** More is better where a rate is measured. */

@@ -25,14 +25,15 @@ const parts = [];
 for (const measure of MEASURES.filter(({ id }) => wanted.includes(id))) {
   const servers = measure.servers.filter((name) => !among || among.includes(name));
   if (servers.length === 0) continue;
+  const settings = measure.settings[args.quick ? 'short' : 'full'];
   const values = await inTurns(measure, {
     rounds: Number(args.rounds ?? measure.rounds ?? ROUNDS),
     servers,
-    settings: measure.settings[args.quick ? 'short' : 'full'],
+    settings,
     say: (line) =>
       console.error(`${((performance.now() - startedAt) / 1_000).toFixed(0).padStart(5)} s  ${line}`),
   });
-  const tables = tablesOf(measure, values);
+  const tables = tablesOf(measure, values, settings);
   console.log(`\n${tables}`);
   parts.push(tables);
 }

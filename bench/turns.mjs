@@ -2,7 +2,8 @@
 
 /**
  * Runs a measure on each of its servers, `rounds` times, in turns: whatever the machine does meanwhile, it does to
- * all. Every other round goes backwards, so that nobody is always the one after somebody else.
+ * all. Every other round goes backwards, so that nobody is always the one after somebody else. A measure of nothing but
+ * the passing of time may have them all `atOnce`.
  *
  * @returns for each server and metric the value of every round
  */
@@ -10,8 +11,11 @@ export async function inTurns(measure, { rounds, servers = measure.servers, sett
   const values = {};
   for (let round = 0; round < rounds; round++) {
     const order = round % 2 === 0 ? servers : [...servers].reverse();
-    for (const name of order) {
-      const result = await measure.run(name, settings);
+    const results = measure.atOnce
+      ? await Promise.all(order.map((name) => measure.run(name, settings)))
+      : undefined;
+    for (const [turn, name] of order.entries()) {
+      const result = results ? results[turn] : await measure.run(name, settings);
       say(`${measure.id} ${round + 1}/${rounds} ${name}: ${JSON.stringify(rounded(result))}`);
       for (const [metric, value] of Object.entries(result)) {
         values[name] ??= {};

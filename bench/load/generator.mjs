@@ -133,25 +133,20 @@ const commands = {
   },
 
   /**
-   * From now on no connection answers anything. Resolves when the server has given up all of them (with a close frame
-   * or without), or not: how long that took.
+   * From now on no connection answers anything; with `afterPongWithinMs`, from the next ping on, which each still answers.
+   * With `untilEndedMs`, waits for the server to give all of them up, with a close frame or without: how long
+   * after it froze the last one was.
    */
-  async freeze({ untilEndedMs = 0 } = {}) {
-    const frozenAt = performance.now();
-    for (const peer of peers) peer.answers = false;
+  async freeze({ afterPongWithinMs = 0, untilEndedMs = 0 } = {}) {
+    for (const peer of peers) peer.freeze(afterPongWithinMs > 0);
+    if (afterPongWithinMs > 0) {
+      await Promise.race([Promise.all(peers.map(({ freezing }) => freezing)), sleep(afterPongWithinMs)]);
+    }
     if (untilEndedMs === 0) return {};
-    let endedAfterMs;
-    const ended = peers.map(
-      (peer) =>
-        new Promise((resolve) => {
-          peer.onEnd = resolve;
-        }),
-    );
-    const all = Promise.all(ended).then(() => {
-      endedAfterMs = performance.now() - frozenAt;
-    });
-    await Promise.race([all, sleep(untilEndedMs)]);
-    return { endedAfterMs };
+    await Promise.race([Promise.all(peers.map(({ ending }) => ending)), sleep(untilEndedMs)]);
+    const isOver = peers.every(({ endedAt }) => endedAt !== undefined);
+    if (!isOver) return {};
+    return { lastEndedAfterMs: Math.max(...peers.map(({ endedAt, frozenAt }) => endedAt - frozenAt)) };
   },
 
   /** One newcomer for each of these users, all at this instant. */

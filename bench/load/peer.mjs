@@ -27,7 +27,18 @@ export class Peer {
   isClosed = false;
   openedAfterMs = 0;
   onReply = undefined;
-  onEnd = undefined;
+  frozenAt = undefined;
+  /** The server has given it up: said goodbye, or closed. */
+  endedAt = undefined;
+  #freezesAfterPong = false;
+  #frozen;
+  #ended;
+  freezing = new Promise((resolve) => {
+    this.#frozen = resolve;
+  });
+  ending = new Promise((resolve) => {
+    this.#ended = resolve;
+  });
   #rest = NONE;
   #hasHead = false;
   #settle;
@@ -56,7 +67,7 @@ export class Peer {
       this.socket.once('close', () => {
         this.isClosed = true;
         this.#settle(false);
-        this.onEnd?.();
+        this.#end();
         resolve();
       });
     });
@@ -70,6 +81,27 @@ export class Peer {
   close() {
     if (!this.isClosed) this.socket.write(CLOSE);
     return this.closing;
+  }
+
+  freeze(afterPong = false) {
+    if (afterPong) {
+      this.#freezesAfterPong = true;
+      return;
+    }
+    this.answers = false;
+    this.frozenAt = performance.now();
+    this.#frozen();
+  }
+
+  #end() {
+    this.endedAt ??= performance.now();
+    this.#ended();
+  }
+
+  #pong(bytes) {
+    this.pings++;
+    if (this.answers) this.socket.write(bytes);
+    if (this.#freezesAfterPong && this.answers) this.freeze();
   }
 
   #read(bytes) {
@@ -118,11 +150,10 @@ export class Peer {
 
   #frame(opcode, chunk, payloadAt) {
     if (opcode === 9) {
-      this.pings++;
-      if (this.answers) this.socket.write(PONG);
+      this.#pong(PONG);
     } else if (opcode === 8) {
       this.isClosing = true;
-      this.onEnd?.();
+      this.#end();
       if (this.answers) this.socket.end(CLOSE);
     } else if (this.dialect.isPacketed) {
       this.#packet(chunk[payloadAt], chunk[payloadAt + 1]);
@@ -137,8 +168,7 @@ export class Peer {
     if (type === OPEN_PACKET) {
       this.socket.write(PACKET_CONNECT);
     } else if (type === PING_PACKET) {
-      this.pings++;
-      if (this.answers) this.socket.write(PACKET_PONG);
+      this.#pong(PACKET_PONG);
     } else if (type === MESSAGE_PACKET && kind === CONNECTED) {
       this.#settle(true);
     } else if (type === MESSAGE_PACKET) {
