@@ -1,6 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { withServer } from '../processes.mjs';
 
+const LOOK_EVERY_MS = 20;
+const WITHIN_MS = 60_000;
+
 /** What a message and its answer cost. The server has all that it can do; the load waits for it. */
 export const echo = {
   id: 'echo',
@@ -20,19 +23,17 @@ export const echo = {
     loadShare: { title: 'CPU of the load, beside the server’s', unit: 'x', isCheck: true },
   },
   settings: {
-    full: { connections: 100, depth: 10, size: 32, warmUpMs: 2_000, forMs: 3_000 },
-    short: { connections: 100, depth: 10, size: 32, warmUpMs: 1_200, forMs: 1_500 },
+    full: { connections: 100, depth: 10, size: 32, warmUp: 150_000, messages: 300_000 },
+    short: { connections: 100, depth: 10, size: 32, warmUp: 60_000, messages: 100_000 },
   },
 
-  run: (name, { connections, depth, size, warmUpMs, forMs }) =>
+  run: (name, { connections, depth, size, warmUp, messages }) =>
     withServer(name, {}, async (server, load) => {
       await load.ask('open', { count: connections });
       await load.ask('startEcho', { depth, size });
-      await sleep(warmUpMs);
-      const before = await load.ask('count');
+      const before = await answers(load, warmUp);
       const cpuBefore = server.cpuUs();
-      await sleep(forMs);
-      const after = await load.ask('count');
+      const after = await answers(load, before.replies + messages);
       const cpu = server.cpuUs() - cpuBefore;
       await load.ask('stopEcho');
       const replies = after.replies - before.replies;
@@ -43,3 +44,16 @@ export const echo = {
       };
     }),
 };
+
+/**
+ * Waits for so many answers, and not for a time: a server that got little of the core in it would not be warm yet, and be
+ * measured as it compiles.
+ */
+async function answers(load, many) {
+  for (let waitedMs = 0; waitedMs < WITHIN_MS; waitedMs += LOOK_EVERY_MS) {
+    await sleep(LOOK_EVERY_MS);
+    const seen = await load.ask('count');
+    if (seen.replies >= many) return seen;
+  }
+  throw new Error(`There were not ${many} answers within ${WITHIN_MS} ms`);
+}
