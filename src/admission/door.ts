@@ -212,6 +212,7 @@ export class Door implements SocketErrorSink {
       return;
     }
     const expiry = expiresAt === undefined ? undefined : this.clock.now() + expiresAt - this.clock.wallNow();
+    webSocket.writeTo(socket);
     webSocket[CONNECTION] = manager.attach(new WebSocketTransport(webSocket, socket), expiry);
   }
 

@@ -12,7 +12,7 @@ export const shared = {
   // It would rewrite the paths in tsconfig.json through the compiler's programming interface, which TypeScript 7
   // does not have. Ours names no path outside the project, so there is nothing to rewrite.
   tsconfigFile: 'none',
-  ignorePatterns: ['docs', 'reports', 'coverage', '.stryker-*'],
+  ignorePatterns: ['bench', 'docs', 'reports', 'coverage', '.stryker-*'],
   plugins: ['@stryker-mutator/vitest-runner', './test/mutation/error-texts.mjs'],
   ignorers: ['error-texts'],
   reporters: ['progress-append-only', 'clear-text', 'html', 'json'],

@@ -482,9 +482,11 @@ describe('an open breaker', () => {
 describe('a user of whom nothing is left', () => {
   it('is not remembered for having been cleaned up', async () => {
     const core = await Core.start(QUIET);
-    const user = core.registry.enter('alice');
-    core.registry.forgetLater(user);
+    const { manager } = core.place(LIVE);
+    const { user } = manager;
+    void manager.close({ reason: 'left' });
     await core.clock.advance(core.options.cleanup.graceMs + 2_000_000);
+    expect(core.registry.user('alice')).toBeUndefined();
     const asked = core.cleanup.cleanManually(user, { level: 'aggressive' });
     await core.clock.settle();
     expect(await asked).toMatchObject({ examined: 0, outcome: 'nothing_to_do' });
