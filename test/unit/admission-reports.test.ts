@@ -4,6 +4,7 @@ import { CleanupRun } from '../../src/cleanup/cleanup-run.js';
 import type { RejectedEvent } from '../../src/events/websocket-manager-event.js';
 import { ZombieDetectorService } from '../../src/liveness/zombie-detector.service.js';
 import { resolveOptions } from '../../src/options/resolve-options.js';
+import { checkUserContext } from '../../src/options/user-context.js';
 import { FakeClock } from '../../src/testing/index.js';
 import { Core } from '../support/core.js';
 import { ScriptedStore } from '../support/scripted-store.js';
@@ -145,6 +146,37 @@ describe('a slot that the store grants too late', () => {
   });
 });
 
+describe('an admission that has nothing to wait for', () => {
+  it('is answered within the call', async () => {
+    const core = await Core.start();
+    expect(core.factory.admit(checkUserContext({ userId: 'alice' }))).toMatchObject({ admitted: true });
+  });
+});
+
+describe('admissions of one user', () => {
+  it('are served one at a time, whenever they come', async () => {
+    const clock = new FakeClock();
+    const store = new ScriptedStore(clock);
+    store.delayMs = 10;
+    const core = await Core.start({ store }, clock);
+    let underWay = 0;
+    let most = 0;
+    const reserve = store.reserve.bind(store);
+    store.reserve = async (request) => {
+      most = Math.max(most, ++underWay);
+      const reply = await reserve(request);
+      underWay--;
+      return reply;
+    };
+    const asked = [core.admit('alice'), core.admit('alice')];
+    await clock.advance(15);
+    asked.push(core.admit('alice'), core.admit('alice'));
+    await clock.advance(100);
+    expect((await Promise.all(asked)).map(({ result }) => result.admitted)).toEqual([true, true, true, true]);
+    expect(most).toBe(1);
+  });
+});
+
 describe('two newcomers at once', () => {
   it('share what a probe costs: the second does not wait for one of its own', async () => {
     const core = await Core.start({ limits: { managersPerUser: 2 } });
@@ -175,6 +207,15 @@ describe('the canary says what it found', () => {
     await clock.advance(10_000);
     return (await run).failures;
   }
+
+  it('and leaves nothing to wait for, from the moment that it says so', async () => {
+    const clock = new FakeClock();
+    const canary = new Canary(clock, resolveOptions({ authenticate: () => null }));
+    void canary.run();
+    for (let i = 0; i < 30 && !canary.lastResult; i++) await clock.advance(100);
+    expect(canary.lastResult?.ok).toBe(true);
+    expect(clock.timerCount).toBe(0);
+  });
 
   it('nobody went', async () => {
     vi.spyOn(CleanupRun.prototype, 'evict').mockReturnValue();

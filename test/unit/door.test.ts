@@ -117,6 +117,8 @@ describe('an upgrade', () => {
     ['of version 13', {}],
     ['of version 8', { headers: { 'sec-websocket-version': '8' } }],
     ['in other letters', { headers: { upgrade: 'WebSocket' } }],
+    ['with a protocol', { headers: { 'sec-websocket-protocol': 'chat.v1' } }],
+    ['with several protocols', { headers: { 'sec-websocket-protocol': 'chat, \t super-chat ,x' } }],
   ])('%s is let in', async (_, knock) => {
     const door = await withDoor();
     const socket = await door.knock(knock);
@@ -135,6 +137,10 @@ describe('an upgrade', () => {
     ['with a key and more', { headers: { 'sec-websocket-key': 'dGhlIHNhbXBsZSBub25jZQ==x' } }],
     ['without a version', { headers: { 'sec-websocket-version': undefined } }],
     ['of another version', { headers: { 'sec-websocket-version': '7' } }],
+    ['with a protocol that is none', { headers: { 'sec-websocket-protocol': 'chat room' } }],
+    ['with one protocol that is none', { headers: { 'sec-websocket-protocol': 'chat, ' } }],
+    ['with a protocol in brackets', { headers: { 'sec-websocket-protocol': '(chat' } }],
+    ['with a protocol twice', { headers: { 'sec-websocket-protocol': 'chat, chat' } }],
   ])('%s is left to the server to refuse, and comes in by no means', async (_, knock) => {
     let asked = 0;
     const door = await withDoor({
@@ -392,6 +398,72 @@ describe('a handshake after admission', () => {
     expect(door.webSockets[0]?.closeAsked).toBeUndefined();
     await clock.advance(500);
     expect(door.webSockets[0]?.closeAsked).toEqual({ code: 4106, reason: 'token_expired' });
+  });
+});
+
+describe('what the door has to do with a socket', () => {
+  it.each(['at once', 'later'] as const)('is over with the handshake (%s)', async (how) => {
+    const door = await withDoor({}, how);
+    const socket = await door.knock();
+    if (how === 'later') door.completed[0]?.();
+    expect([socket.listenerCount('error'), socket.listenerCount('close')]).toEqual([0, 0]);
+    // When it is idle; nothing else is waited for.
+    expect(door.core.statusKeeper.waiting).toBe(1);
+  });
+});
+
+describe('an upgrade that had to wait', () => {
+  const slow = { authenticate: async () => ({ userId: 'alice' }) };
+
+  it('and whose handshake throws is reported, and gives its slot back', async () => {
+    const door = await withDoor(slow, 'throws');
+    const socket = await door.knock();
+    expect(door.core.reportedOf('hook_failed')).toMatchObject([{ hook: 'upgrade' }]);
+    expect(socket.destroyed).toBe(true);
+    expect(door.managers()).toEqual([]);
+  });
+
+  it('and whose socket is gone by then gives its slot back', async () => {
+    let answer = (_: { userId: string }) => {};
+    const authenticate = () =>
+      new Promise<{ userId: string }>((resolve) => {
+        answer = resolve;
+      });
+    const door = await withDoor({ authenticate }, 'never');
+    const ended: unknown[] = [];
+    door.core.registry.observe({ managerRemoved: ({ endedBy }) => ended.push(endedBy) });
+    const socket = await door.knock();
+    socket.destroy();
+    await door.core.clock.settle();
+    answer({ userId: 'alice' });
+    await door.core.clock.settle();
+    expect(door.managers()).toEqual([]);
+    expect(ended).toEqual(['left']);
+  });
+
+  it('at the limit comes in, at the cost of one session', async () => {
+    const door = await withDoor({ limits: { managersPerUser: 1 } });
+    const { manager } = door.core.place({
+      ...{ userId: 'alice', openedAgoMs: 60_000, connection: { answersAfterMs: 500 } },
+    });
+    await door.knock();
+    await door.core.clock.advance(600);
+    expect(door.upgraded()).toBe(1);
+    expect(manager.endedBy).toBe('evicted');
+  });
+});
+
+describe('a new session that ends in the very moment that it is made', () => {
+  it('is not made again: its client is told', async () => {
+    const door = await withDoor();
+    door.core.events.events$.subscribe((event) => {
+      if (event.type !== 'admitted') return;
+      void door.core.registry.manager(event.managerId)?.close({ reason: 'terminated_by_admin' });
+    });
+    await door.knock();
+    await door.core.clock.advance(1_000);
+    expect(door.core.reportedOf('admitted')).toHaveLength(1);
+    expect(door.webSockets[0]?.closeAsked?.code).toBe(4520);
   });
 });
 

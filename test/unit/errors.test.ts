@@ -2,6 +2,11 @@ import { describe, expect, it } from 'vitest';
 import { LimitFunctionError, ManagerLimitError, NodeUnavailableError } from '../../src/admission/errors.js';
 
 describe('errors of an admission in code', () => {
+  it('say which of the two it is', () => {
+    expect(new NodeUnavailableError('draining', 1).message).toMatch(/drain/);
+    expect(new NodeUnavailableError('try_later', 1).message).toMatch(/full/);
+  });
+
   it.each([
     [new ManagerLimitError(1_500), 'ManagerLimitError', 'WSM_OVER_LIMIT', 1_500],
     [new NodeUnavailableError('try_later', 700), 'NodeUnavailableError', 'WSM_NODE_FULL', 700],

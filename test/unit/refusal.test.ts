@@ -162,7 +162,12 @@ describe('an answer in HTTP', () => {
     refusals.answerNotFound(socket);
     await clock.settle();
     const [head = '', body = ''] = socket.text.split('\r\n\r\n');
-    expect(head).not.toContain('Retry-After');
+    expect(head.split('\r\n').map((line) => line.split(':')[0])).toEqual([
+      'HTTP/1.1 404 Not Found',
+      'Connection',
+      'Content-Type',
+      'Content-Length',
+    ]);
     expect(Object.keys(JSON.parse(body))).toEqual(['statusCode', 'error', 'reason', 'message']);
     expect(JSON.parse(body)).toMatchObject({ statusCode: 404, error: 'Not Found', reason: 'not_found' });
   });

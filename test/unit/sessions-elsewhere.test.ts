@@ -85,6 +85,22 @@ describe('at the limit, with all sessions on other nodes', () => {
     }
   });
 
+  it.each([
+    [true, true],
+    [false, false],
+  ])(
+    'a suspect one costs nothing of the budget, a living one does (suspect: %s)',
+    async (suspect, isLeft) => {
+      const { core } = await withHolders([holder('a', { suspect })], {
+        limits: { managersPerUser: LIMIT },
+        cleanup: { graceMs: GRACE_MS, forcedEvictionBurst: 1 },
+      });
+      const { result } = await core.admitWithin(50, 'alice');
+      if (!result.admitted) return expect.unreachable();
+      expect(core.cleanup.mayForceEviction(result.manager.user)).toBe(isLeft);
+    },
+  );
+
   it('of which none is out of its grace, the newcomer is told when to come back', async () => {
     const { core, store } = await withHolders([holder('a', { ageMs: 1_000 })]);
     const { result } = await core.admitWithin(50, 'alice');
