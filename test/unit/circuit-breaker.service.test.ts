@@ -112,4 +112,15 @@ describe('CircuitBreakerService', () => {
     fail(2);
     expect(core.reportedOf('breaker_changed').at(-1)).toMatchObject({ from: 'closed', to: 'open' });
   });
+
+  it('keeps nothing of a user who is gone, however late a cleanup of theirs fails', async () => {
+    const { core, mallory } = await withUsers();
+    const attempt = core.breaker.begin(mallory, 60_000);
+    for (const manager of [...mallory.managers]) void manager.close({ reason: 'left' });
+    await core.clock.advance(core.options.cleanup.graceMs + 1_000);
+    expect(core.registry.user('mallory')).toBeUndefined();
+    attempt.settle(false);
+    for (const [name, value] of Object.entries(core.breaker))
+      if (value instanceof Map) expect(value.size, name).toBe(0);
+  });
 });
