@@ -213,3 +213,44 @@ describe('@WebSocketDetector()', () => {
     expect(CONNECTION_DETECTOR_METADATA).toBe('nestjs-websocket-manager:connection-detector');
   });
 });
+
+describe('a suspect whose second question still waits in our own queue', () => {
+  it('is not proven dead by it, until the kernel has taken it', async () => {
+    const core = await Core.start(QUIET);
+    const { manager, socket } = core.place({ ...LIVE, connection: 'silent' });
+    if (!socket) return expect.unreachable();
+    void core.detector.probe(manager.user);
+    await core.clock.advance(1_000);
+    socket.isStuck = true;
+    socket.send('x'.repeat(1_000));
+    const ask = async () => {
+      const confirmed = core.detector.confirmSuspects(manager.user);
+      await core.clock.advance(1_000);
+      return confirmed;
+    };
+    expect(await ask()).toEqual([]);
+    expect(core.detector.proofOf(socket.connection)).toBeUndefined();
+    socket.isStuck = false;
+    socket.bytesQueued = 0;
+    expect(await ask()).toEqual([socket.connection]);
+    expect(core.detector.proofOf(socket.connection)).toBe('missed_pongs');
+  });
+});
+
+describe('a crowd that falls silent to a probe', () => {
+  it('counts as silent once, by the probe or by the heartbeat', async () => {
+    const core = await Core.start({ ...heartbeat(15_000), limits: { managersPerUser: 1_000 } });
+    const placed = core.placeMany(200, { ...LIVE, activeAgoMs: 0 });
+    const silent = placed.slice(0, 70);
+    for (const { socket } of silent) socket?.become('silent');
+    const [first] = placed;
+    for (let i = 0; i < 4; i++) {
+      void core.detector.probe(first?.manager.user as never);
+      await core.clock.advance(2_000);
+    }
+    await core.clock.advance(6_000);
+    // Seventy of two hundred, however often they were asked.
+    expect(core.reportedOf('self_preservation')).toEqual([]);
+    expect(core.reportedOf('suspected')).toHaveLength(70);
+  });
+});
