@@ -59,7 +59,7 @@ function come(userId, round = 1, toldAt = undefined) {
       }, retryAfterMs + 1);
     });
   });
-  webSocket.on('error', (error) => answer({ status: 0, reason: error.message }));
+  webSocket.on('error', (error) => answer({ status: 0, reason: error.code ?? error.message }));
   webSocket.on('close', (code) => {
     if (!isIn) return answer({ status: code });
     if (!isLeaving) attempts.push({ userId, from, to: now(), round, status: 101, closed: code });
