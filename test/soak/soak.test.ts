@@ -350,6 +350,7 @@ describe(`${MINUTES} minutes of coming and going, with a fault every ${FAULT_EVE
         slowestMs: round(waits.at(-1)),
         toldToWait: soak.refusals,
         overtakenByOthersOfTheirUser: soak.overtaken,
+        notHeardOfByTheServer: soak.unheard,
       },
       heapMiB: {
         empty: mib(empty.heapUsed),
