@@ -2,10 +2,11 @@ import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { Inject, Injectable } from '@nestjs/common';
 import { Clock } from '../clock/clock.js';
-import { settleWithin } from '../clock/deadline.js';
+import { isThenable, settleWithin, whenSettled } from '../clock/deadline.js';
 import type { DisconnectReason, EndReason, RejectionReason } from '../events/close-reason.js';
 import { EventStream } from '../events/event-stream.js';
-import type { CheckedUserContext } from '../options/user-context.js';
+import type { Manager } from '../manager/manager.js';
+import type { CheckedUserContext, UserContext } from '../options/user-context.js';
 import { checkUserContext, InvalidUserContextError } from '../options/user-context.js';
 import { RESOLVED_OPTIONS, type ResolvedOptions } from '../options/websocket-manager-options.interface.js';
 import { DrainState } from './drain-state.js';
@@ -70,9 +71,12 @@ export class Door implements SocketErrorSink {
     const accept = server.handleUpgrade.bind(server);
     server.handleUpgrade = (request, socket, head, onUpgraded) => {
       // Between the request and the handshake the socket is nobody's, and its error would end the process.
-      socket.on('error', () => socket.destroy());
-      const complete = (then: OnUpgraded) => accept(request, socket, head, then);
-      void this.receive({ request, socket, complete, startedAt: this.clock.now() }, onUpgraded);
+      socket.on('error', destroyOnError);
+      const complete = (then: OnUpgraded) => {
+        socket.off('error', destroyOnError);
+        accept(request, socket, head, then);
+      };
+      this.receive({ request, socket, complete, startedAt: this.clock.now() }, onUpgraded);
     };
   }
 
@@ -84,36 +88,44 @@ export class Door implements SocketErrorSink {
     // Whatever a peer sends wrong closes its own connection and is worth no line: that would be a way to fill logs.
   }
 
-  private async receive(upgrade: Upgrade, onUpgraded: OnUpgraded): Promise<void> {
+  /** What can be answered at once is answered within the call: most upgrades never wait for anything. */
+  private receive(upgrade: Upgrade, onUpgraded: OnUpgraded): void {
+    const fail = (error: unknown) => {
+      this.events.report({ type: 'hook_failed', hook: 'upgrade', error });
+      upgrade.socket.destroy();
+    };
     try {
       if (!isHandshake(upgrade.request)) {
         // `ws` says what is wrong with it; should it see nothing wrong, it still does not come in.
         upgrade.complete((webSocket) => webSocket.terminate());
         return;
       }
-      const context = await this.identify(upgrade.request);
-      if ('reason' in context) this.refuse(upgrade, context);
-      else await this.admit(upgrade, context, onUpgraded);
+      const done = whenSettled(this.identify(upgrade.request), (context) =>
+        'reason' in context ? this.refuse(upgrade, context) : this.admit(upgrade, context, onUpgraded),
+      );
+      if (isThenable(done)) done.then(undefined, fail);
     } catch (error) {
-      this.events.report({ type: 'hook_failed', hook: 'upgrade', error });
-      upgrade.socket.destroy();
+      fail(error);
     }
   }
 
-  private async identify(request: IncomingMessage): Promise<CheckedUserContext | Refusal> {
+  private identify(
+    request: IncomingMessage,
+  ): CheckedUserContext | Refusal | Promise<CheckedUserContext | Refusal> {
     if (this.drain.isDraining) return { reason: 'draining', retryAfterMs: this.drain.drawRetryAfterMs() };
     return this.checkOrigin(request) ?? this.authenticate(request);
   }
 
-  private async admit(upgrade: Upgrade, context: CheckedUserContext, onUpgraded: OnUpgraded): Promise<void> {
+  private admit(upgrade: Upgrade, context: CheckedUserContext, onUpgraded: OnUpgraded): void | Promise<void> {
     const newcomer = { isGone: () => hasLeft(upgrade.socket) };
-    let admission = await this.factory.admit(context, newcomer);
-    // A session that was joined may have had to go in the very moment: then it is made anew.
-    if (admission.admitted && admission.outcome === 'joined' && !admission.manager.isOpen) {
-      admission = await this.factory.admit(context, newcomer);
-    }
-    if (admission.admitted) this.letIn(upgrade, admission, context, onUpgraded);
-    else this.refuse(upgrade, { ...admission, userId: context.userId });
+    return whenSettled(this.factory.admit(context, newcomer), (admission) => {
+      // A session that was joined may have had to go in the very moment: then it is made anew.
+      const isStale = admission.admitted && admission.outcome === 'joined' && !admission.manager.isOpen;
+      return whenSettled(isStale ? this.factory.admit(context, newcomer) : admission, (last) => {
+        if (last.admitted) this.letIn(upgrade, last, context, onUpgraded);
+        else this.refuse(upgrade, { ...last, userId: context.userId });
+      });
+    });
   }
 
   private checkOrigin(request: IncomingMessage): Refusal | undefined {
@@ -126,20 +138,28 @@ export class Door implements SocketErrorSink {
     }
   }
 
-  private async authenticate(request: IncomingMessage): Promise<CheckedUserContext | Refusal> {
+  private authenticate(
+    request: IncomingMessage,
+  ): CheckedUserContext | Refusal | Promise<CheckedUserContext | Refusal> {
     const { authenticateTimeoutMs } = this.options.admission;
-    const settled = await settleWithin(this.clock, authenticateTimeoutMs, () =>
-      this.options.authenticate(request),
+    return whenSettled(
+      settleWithin(this.clock, authenticateTimeoutMs, () => this.options.authenticate(request)),
+      (settled) => {
+        if (settled.status === 'done') return this.checkContext(settled.value);
+        if (settled.status === 'late') {
+          return this.hookFailure(new Error(`no answer within ${authenticateTimeoutMs} ms`));
+        }
+        return isUnauthorized(settled.error)
+          ? { reason: 'unauthenticated' }
+          : this.hookFailure(settled.error);
+      },
     );
-    if (settled.status === 'late') {
-      return this.hookFailure(new Error(`no answer within ${authenticateTimeoutMs} ms`));
-    }
-    if (settled.status === 'failed') {
-      return isUnauthorized(settled.error) ? { reason: 'unauthenticated' } : this.hookFailure(settled.error);
-    }
-    if (settled.value === null || settled.value === undefined) return { reason: 'unauthenticated' };
+  }
+
+  private checkContext(value: unknown): CheckedUserContext | Refusal {
+    if (value === null || value === undefined) return { reason: 'unauthenticated' };
     try {
-      const context = checkUserContext(settled.value);
+      const context = checkUserContext(value as UserContext);
       const isExpired = context.expiresAt !== undefined && context.expiresAt <= this.clock.wallNow();
       return isExpired ? { reason: 'unauthenticated', detail: 'credentials expired' } : context;
     } catch (error) {
@@ -160,30 +180,52 @@ export class Door implements SocketErrorSink {
     { expiresAt }: CheckedUserContext,
     onUpgraded: OnUpgraded,
   ): void {
+    let isAnswered = false;
+    // A handshake that fails after all gives its slot back.
     const giveBack = () => {
       if (manager.neverAttached) void manager.close({ reason: 'left' });
     };
-    // A handshake that fails after all gives its slot back.
-    socket.once('close', giveBack);
-    if (socket.destroyed) giveBack();
-    complete((webSocket, request) => {
-      socket.off('close', giveBack);
-      const managed = webSocket as ManagedWebSocket;
-      if (!manager.isOpen) {
-        this.refusals.hold(manager.userId, managed, reasonToTell(manager.endedBy));
-        return;
+    try {
+      complete((webSocket, request) => {
+        isAnswered = true;
+        socket.off('close', giveBack);
+        this.attach(manager, webSocket as ManagedWebSocket, socket, expiresAt);
+        this.announce(webSocket as ManagedWebSocket, request, onUpgraded);
+      });
+    } finally {
+      // The server's own `verifyClient` is thinking, or has refused, or has thrown.
+      if (!isAnswered) {
+        socket.once('close', giveBack);
+        if (socket.destroyed) giveBack();
       }
-      const now = this.clock.now();
-      const expiry = expiresAt === undefined ? undefined : now + expiresAt - this.clock.wallNow();
-      const connection = manager.attach(new WebSocketTransport(managed, socket), expiry);
-      managed[CONNECTION] = connection;
-      try {
-        onUpgraded(webSocket, request);
-      } catch (error) {
-        this.listenerFailed('connection', error);
-        connection.end({ reason: 'internal' });
-      }
-    });
+    }
+  }
+
+  private attach(
+    manager: Manager,
+    webSocket: ManagedWebSocket,
+    socket: Duplex,
+    expiresAt: number | undefined,
+  ): void {
+    if (!manager.isOpen) {
+      this.refusals.hold(manager.userId, webSocket, reasonToTell(manager.endedBy));
+      return;
+    }
+    const expiry = expiresAt === undefined ? undefined : this.clock.now() + expiresAt - this.clock.wallNow();
+    webSocket.writeTo(socket);
+    webSocket[CONNECTION] = manager.attach(new WebSocketTransport(webSocket, socket), expiry);
+  }
+
+  /** Tells the platform of it, which tells the gateways. */
+  private announce(webSocket: ManagedWebSocket, request: IncomingMessage, onUpgraded: OnUpgraded): void {
+    const connection = webSocket[CONNECTION];
+    if (!connection) return;
+    try {
+      onUpgraded(webSocket, request);
+    } catch (error) {
+      this.listenerFailed('connection', error);
+      connection.end({ reason: 'internal' });
+    }
   }
 
   private refuse(upgrade: Upgrade, { reason, userId, retryAfterMs, detail }: Refusal): void {
@@ -214,6 +256,10 @@ export class Door implements SocketErrorSink {
     const { rejectWith } = this.options.admission;
     return rejectWith === 'close' || (rejectWith === 'auto' && request.headers.origin !== undefined);
   }
+}
+
+function destroyOnError(this: Duplex): void {
+  this.destroy();
 }
 
 function isToldByClose(reason: RejectionReason): reason is RejectionReason & DisconnectReason {

@@ -18,6 +18,8 @@ const LEAST_WAVE_MS = 20;
 @Injectable()
 export class DrainService {
   private drained: Promise<void> | undefined;
+  /** Everybody who was there when it began, or whose handshake was under way. */
+  private readonly connections = new Set<Connection>();
 
   constructor(
     private readonly clock: Clock,
@@ -49,23 +51,25 @@ export class DrainService {
   }
 
   private async run(): Promise<void> {
-    const connections = [...this.registry.allManagers].flatMap((manager) => manager.connections);
+    const { connections } = this;
+    for (const manager of this.registry.allManagers) this.note(manager);
     const closing = this.closeAll();
     await settleWithin(this.clock, this.options.drain.timeoutMs, async () => {
       await closing;
-      await Promise.all(connections.map((connection) => connection.whenGone()));
+      await Promise.all([...connections].map((connection) => connection.whenGone()));
       // A request-scoped gateway is made before its hook is called.
       await new Promise<void>((resolve) => this.clock.afterReads(resolve));
       await this.hooks.whenDisconnected();
       await this.refusals.whenHeldAreGone();
     });
-    const left = connections.filter((connection) => !connection.closed);
+    for (const manager of this.registry.allManagers) this.note(manager);
+    const left = [...connections].filter((connection) => !connection.closed);
     for (const connection of left) connection.transport.terminate();
     await this.ledger.leave();
     this.events.report({
       type: 'draining',
       phase: 'finished',
-      connections: connections.length,
+      connections: connections.size,
       terminated: left.length,
     });
   }
@@ -83,12 +87,17 @@ export class DrainService {
     await Promise.all(closing);
   }
 
+  private note(manager: Manager): void {
+    for (const connection of manager.connections) this.connections.add(connection);
+  }
+
   private pause(ms: number): Promise<void> {
     return new Promise((resolve) => void this.clock.setTimeout(resolve, ms));
   }
 
   /** Each connection gets a time of its own to come back at. */
   private close(manager: Manager): Promise<boolean> {
+    this.note(manager);
     const [, ...others] = [...manager.connections].reverse() as [Connection?, ...Connection[]];
     const ending = () => ({ reason: 'draining', retryAfterMs: this.state.drawRetryAfterMs() }) as const;
     for (const connection of others) connection.end(ending());

@@ -173,7 +173,7 @@ export class GatewayHooks {
       // No shutdown waits longer; one that never settles would keep its connection, and all that hangs on it, for ever.
       const { clock, options } = connection.manager.registry;
       const mostMs = Math.max(options.cleanup.hookTimeoutMs, options.drain.timeoutMs);
-      const waitedFor = settleWithin(clock, mostMs, () => settled);
+      const waitedFor = Promise.resolve(settleWithin(clock, mostMs, () => settled));
       this.disconnecting.add(waitedFor);
       void waitedFor.then(() => this.disconnecting.delete(waitedFor));
     }

@@ -3,6 +3,8 @@ import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { Connection } from '../manager/connection.js';
 import type { Transport } from '../manager/transport.interface.js';
+import type { GatewayBinding, Streams } from './message-dispatcher.js';
+import { textFrame } from './text-frame.js';
 
 /**
  * What this package uses of `ws`' WebSocket. Described, not imported: platform-ws brings a copy of `ws` of its own,
@@ -12,6 +14,8 @@ export interface WebSocketLike {
   readonly readyState: number;
   readonly bufferedAmount: number;
   readonly isPaused: boolean;
+  /** Those that were negotiated; empty: none. */
+  readonly extensions: string;
   send(data: unknown, ...rest: unknown[]): void;
   ping(): void;
   close(code?: number, reason?: string): void;
@@ -31,6 +35,12 @@ export const CONNECTION: unique symbol = Symbol.for('nestjs-websocket-manager:co
 /** A socket of a server whose door we keep. */
 export interface ManagedWebSocket extends WebSocketLike {
   [CONNECTION]?: Connection | undefined;
+  /** Where its messages go. */
+  gateway: GatewayBinding | undefined;
+  /** Answers that have not come to their end. */
+  streams: Streams | undefined;
+  /** The socket's own stream: what needs nothing of `ws` but a frame around it goes there at once. */
+  writeTo(stream: Duplex): void;
   /** Sends without counting it as application traffic. */
   sendUncounted(data: string): void;
   /** From here on messages wait, in order. Everything else about the socket goes on. */
@@ -62,10 +72,16 @@ const MOST_HELD_MESSAGES = 16;
  */
 export function managedWebSocketClass(base: WebSocketClass, sink: SocketErrorSink): WebSocketClass {
   const BaseWebSocket = base as new (...args: unknown[]) => WebSocketLike;
+  // A class of the application's own may do something else to what it sends.
+  const isPlain = Object.getPrototypeOf(base) === EventEmitter;
 
   return class extends BaseWebSocket implements ManagedWebSocket {
     [CONNECTION]: Connection | undefined = undefined;
+    gateway: GatewayBinding | undefined = undefined;
+    streams: Streams | undefined = undefined;
     private heldMessages: unknown[][] | undefined = undefined;
+    /** Set while every message before went out whole, so that none can come between the parts of another. */
+    private stream: Duplex | undefined = undefined;
 
     constructor(...args: unknown[]) {
       super(...args);
@@ -87,12 +103,22 @@ export function managedWebSocketClass(base: WebSocketClass, sink: SocketErrorSin
         return;
       }
       connection.noteSent();
-      super.send(data, ...rest);
+      if (rest.length === 0 && typeof data === 'string') {
+        this.sendUncounted(data);
+      } else {
+        if (!isWhole(data, rest[0])) this.stream = undefined;
+        super.send(data, ...rest);
+      }
       connection.checkBacklog();
     }
 
     sendUncounted(data: string): void {
-      super.send(data);
+      if (this.stream && this.readyState === OPEN) this.stream.write(textFrame(data));
+      else super.send(data);
+    }
+
+    writeTo(stream: Duplex): void {
+      if (isPlain && this.extensions === '') this.stream = stream;
     }
 
     override close(code?: number, reason?: string): void {
@@ -163,6 +189,12 @@ export function managedWebSocketClass(base: WebSocketClass, sink: SocketErrorSin
 
 const OPEN = 1;
 const CLOSED = 3;
+
+/** Whether `ws` writes the message at once and in one piece, whatever comes after it. */
+function isWhole(data: unknown, options: unknown): boolean {
+  const isBinary = ArrayBuffer.isView(data) || data instanceof ArrayBuffer;
+  return (typeof data === 'string' || isBinary) && (options === undefined || typeof options === 'function');
+}
 
 /** A WebSocket, and the socket under it: as an upgrade listener gets it, so its byte counters are public. */
 export class WebSocketTransport implements Transport {

@@ -6,12 +6,13 @@ import { WsAdapter } from '@nestjs/platform-ws';
 import type { MessageMappingProperties } from '@nestjs/websockets';
 import { catchError, EMPTY, finalize, type Observable } from 'rxjs';
 import { Clock } from '../clock/clock.js';
-import { settleWithin } from '../clock/deadline.js';
+import { settleWithin, whenSettled } from '../clock/deadline.js';
 import { EventStream } from '../events/event-stream.js';
 import { RESOLVED_OPTIONS, type ResolvedOptions } from '../options/websocket-manager-options.interface.js';
 import { Door, type WebSocketServerLike } from './door.js';
 import { GatewayHooks } from './gateway-hooks.js';
 import { connectionOf, type ManagedWebSocket } from './managed-websocket.js';
+import { type GatewayRoutes, MessageDispatcher, onDisconnect } from './message-dispatcher.js';
 import { Refusals } from './refusal.js';
 
 /** `ws` would keep a half-closed socket for 30 s. */
@@ -26,7 +27,7 @@ interface PathOwner extends WebSocketServerLike {
 interface WsAdapterRegistries {
   readonly httpServersRegistry: ReadonlyMap<number, Server>;
   readonly wsServersRegistry: ReadonlyMap<number, readonly PathOwner[]>;
-  readonly messageParser: never;
+  readonly messageParser: (data: unknown) => { event?: unknown; data?: unknown } | undefined;
 }
 
 type UpgradeListener = (request: IncomingMessage, socket: Duplex, head: Buffer) => void;
@@ -42,6 +43,9 @@ export class WebSocketManagerAdapter implements WebSocketAdapter {
   private hooksAreGuarded = false;
   /** Servers of request-scoped gateways: their `handleConnection` is called only after they are made. */
   private readonly connectingLater = new WeakSet<object>();
+  private readonly dispatcher: MessageDispatcher;
+  /** The gateway whose handlers are bound at the moment. */
+  private binding: GatewayRoutes | undefined;
   private forceCloseConnectionsValue: boolean | undefined;
   /** HTTP servers whose upgrades we hand out. */
   private readonly upgradeListeners = new Map<Server, UpgradeListener>();
@@ -54,7 +58,12 @@ export class WebSocketManagerAdapter implements WebSocketAdapter {
     private readonly events: EventStream,
     private readonly httpAdapterHost: HttpAdapterHost,
     @Inject(RESOLVED_OPTIONS) private readonly options: ResolvedOptions,
-  ) {}
+  ) {
+    this.dispatcher = new MessageDispatcher(
+      (data) => registriesOf(this.innerAdapter()).messageParser(data),
+      (hook, error) => this.events.report({ type: 'hook_failed', hook, error }),
+    );
+  }
 
   /** Makes this the application's adapter, now and after `useWebSocketAdapter`. */
   install(config: ApplicationConfig): void {
@@ -92,33 +101,31 @@ export class WebSocketManagerAdapter implements WebSocketAdapter {
   }
 
   bindClientConnect(server: unknown, callback: (...args: unknown[]) => void): void {
-    const announced = (...args: unknown[]) => {
-      this.hooks.expectConnected(args[0]);
-      callback(...args);
-    };
+    const routes: GatewayRoutes = {};
     const isLater = this.connectingLater.has(server as object);
-    this.innerAdapter().bindClientConnect(server as never, isLater ? announced : callback);
+    this.innerAdapter().bindClientConnect(server as never, (...args: unknown[]) => {
+      if (isLater) this.hooks.expectConnected(args[0]);
+      // Nest binds the handlers of this gateway within the call.
+      this.binding = routes;
+      callback(...args);
+      this.binding = undefined;
+    });
   }
 
   bindClientDisconnect(client: unknown, callback: (...args: unknown[]) => void): void {
-    this.innerAdapter().bindClientDisconnect(client, callback);
+    const isDone =
+      !this.usesStock('bindClientDisconnect') && onDisconnect(client as ManagedWebSocket, callback);
+    if (!isDone) this.innerAdapter().bindClientDisconnect(client, callback);
   }
 
   bindMessageHandlers(client: unknown, handlers: MessageMappingProperties[], transform: Transform): void {
-    const connection = connectionOf(client);
     this.holdUntilConnected(client as ManagedWebSocket);
-    this.innerAdapter().bindMessageHandlers(client, handlers, (data) => {
-      const answers = transform(data);
-      const done = connection?.manager.beginWork() ?? (() => {});
-      return answers.pipe(
-        // On Nest 11 what gets this far would end the client's stream, and the process with it.
-        catchError((error: unknown) => {
-          this.events.report({ type: 'hook_failed', hook: 'message handler', error });
-          return EMPTY;
-        }),
-        finalize(done),
-      );
-    });
+    const connection = connectionOf(client);
+    if (!connection || this.usesStock('bindMessageHandlers', 'bindMessageHandler')) {
+      this.bindStockHandlers(client, handlers, transform);
+    } else {
+      this.dispatcher.bind(client as ManagedWebSocket, this.binding ?? {}, handlers);
+    }
   }
 
   async close(server: unknown): Promise<void> {
@@ -133,6 +140,35 @@ export class WebSocketManagerAdapter implements WebSocketAdapter {
 
   setMessageParser(parser: Parameters<WsAdapter['setMessageParser']>[0]): void {
     this.innerAdapter().setMessageParser(parser);
+  }
+
+  /** Whether messages are to go the adapter's own way: the application asks for it, or has made it its own. */
+  private usesStock(...methods: (keyof WsAdapter)[]): boolean {
+    const inner = this.innerAdapter();
+    return (
+      this.options.useStockMessageHandling ||
+      methods.some((method) => inner[method] !== WsAdapter.prototype[method])
+    );
+  }
+
+  private bindStockHandlers(
+    client: unknown,
+    handlers: MessageMappingProperties[],
+    transform: Transform,
+  ): void {
+    const manager = connectionOf(client)?.manager;
+    this.innerAdapter().bindMessageHandlers(client, handlers, (data) => {
+      const answers = transform(data);
+      manager?.workBegins();
+      return answers.pipe(
+        // On Nest 11 what gets this far would end the client's stream, and the process with it.
+        catchError((error: unknown) => {
+          this.events.report({ type: 'hook_failed', hook: 'message handler', error });
+          return EMPTY;
+        }),
+        finalize(() => manager?.workEnds()),
+      );
+    });
   }
 
   private wrap(adapter: WebSocketAdapter): void {
@@ -183,14 +219,16 @@ export class WebSocketManagerAdapter implements WebSocketAdapter {
   }
 
   private ownerOf(port: number, { url = '/' }: IncomingMessage): PathOwner | undefined {
+    const owners = registriesOf(this.innerAdapter()).wsServersRegistry.get(port);
+    // As nearly every client writes it; the rest is for the URL parser.
+    const named = owners?.find(({ path }) => path === url || (path && url.startsWith(`${path}?`)));
+    if (named) return named;
     // In absolute form, as proxies write it, or else a path.
     const isAbsolute = /^(http|ws)s?:\/\//i.test(url);
     const target = isAbsolute ? url : `ws://localhost${url.startsWith('/') ? '' : '/'}${url}`;
     if (!URL.canParse(target)) return undefined;
     const { pathname } = new URL(target);
-    return registriesOf(this.innerAdapter())
-      .wsServersRegistry.get(port)
-      ?.find(({ path }) => path === pathname);
+    return owners?.find(({ path }) => path === pathname);
   }
 
   private leaveToOthers(server: Server, socket: Duplex): void {
@@ -217,8 +255,10 @@ export class WebSocketManagerAdapter implements WebSocketAdapter {
     const connected = connection && this.hooks.whenConnected(connection);
     if (!connected) return;
     client.holdMessages();
-    void settleWithin(this.clock, this.options.admission.authenticateTimeoutMs, () => connected).then(() =>
-      client.releaseMessages(),
+    const { authenticateTimeoutMs } = this.options.admission;
+    whenSettled(
+      settleWithin(this.clock, authenticateTimeoutMs, () => connected),
+      () => client.releaseMessages(),
     );
   }
 }

@@ -40,7 +40,7 @@ const IN_CODE: Newcomer = { isGone: () => false };
 
 /** A full node says: between half and one and a half times this, so that not all come back together. */
 const NODE_FULL_RETRY_MS = 5_000;
-/** Slots may be taken by another node while we look: how often to try before saying no. */
+/** The room that was made may be taken by another node: how often to make some before saying no. */
 const MOST_ATTEMPTS = 3;
 
 /**
@@ -83,18 +83,30 @@ export class WebSocketManagerFactory {
       : new NodeUnavailableError(reason, retryAfterMs);
   }
 
-  /** The decision, for the door: what {@link create} does, with a refusal as an answer. Never throws. */
-  async admit(context: CheckedUserContext, newcomer: Newcomer = IN_CODE): Promise<Admitted | Refused> {
+  /**
+   * The decision, for the door: what {@link create} does, with a refusal as an answer. Never throws. At once where
+   * the store answers at once and nobody has to go.
+   */
+  admit(
+    context: CheckedUserContext,
+    newcomer: Newcomer = IN_CODE,
+  ): Admitted | Refused | Promise<Admitted | Refused> {
     const startedAt = this.clock.now();
     if (this.drain.isDraining) return this.refuseDraining(context, startedAt);
     const user = this.registry.enter(context.userId);
     user.admissions++;
+    let decision: ReturnType<typeof this.decide> | undefined;
     try {
-      return await this.decide(user, context, newcomer, startedAt);
+      decision = this.decide(user, context, newcomer, startedAt);
     } finally {
-      user.admissions--;
-      this.registry.forgetLater(user);
+      if (!decision || !isThenable(decision)) this.leave(user);
     }
+    return isThenable(decision) ? decision.finally(() => this.leave(user)) : decision;
+  }
+
+  private leave(user: UserRecord): void {
+    user.admissions--;
+    this.registry.forgetLater(user);
   }
 
   private decide(
@@ -112,7 +124,7 @@ export class WebSocketManagerFactory {
       return this.refuse(context, startedAt, 'internal', undefined, { error });
     }
     const { userId, priority } = context;
-    const request: SlotRequest = { userId, managerId: randomUUID(), limit, priority };
+    const request: SlotRequest = { userId, managerId: newManagerId(), limit, priority };
     const admission: PendingAdmission = { user, context, newcomer, startedAt, request };
     // With nobody before us and a store that answers at once, there is no queue to stand in.
     const isFree = !this.lanes.has(user) && !this.isNodeFull;
@@ -160,7 +172,7 @@ export class WebSocketManagerFactory {
     const request = { ...admission.request, limit: Math.max(admission.request.limit, user.managers.size) };
     let { reply, probe } = admission;
     let outcome: AdmissionOutcome = 'admitted';
-    for (let attempt = 1; attempt <= MOST_ATTEMPTS; attempt++) {
+    for (let attempt = 0; attempt <= MOST_ATTEMPTS; attempt++) {
       const joined = this.join(user, context, startedAt);
       if (joined) return joined;
       if (this.drain.isDraining) return this.refuseDraining(context, startedAt);
@@ -178,6 +190,7 @@ export class WebSocketManagerFactory {
         continue;
       }
       this.noteCount(user, admission.request.limit, count);
+      if (attempt === MOST_ATTEMPTS) break;
 
       outcome = 'admitted_after_cleanup';
       const isRoom = await this.makeRoom(admission, { needed: count - request.limit + 1, probe });
@@ -259,11 +272,15 @@ export class WebSocketManagerFactory {
     { user, request, context }: PendingAdmission,
     elsewhere: readonly SlotHolder[],
   ): Promise<{ count: number } | undefined> {
-    const mayEvictLiving = this.evicted.mayEvictLiving(user, context.sessionKey);
+    const mayEvictLiving =
+      this.evicted.mayEvictLiving(user, context.sessionKey) && this.cleanup.mayForceEviction(user);
     const victim = victimElsewhere(elsewhere, mayEvictLiving, this.options.cleanup.graceMs);
     if (!victim) return undefined;
     const reply = await this.ledger.reserve({ ...request, insteadOf: victim.managerId });
-    return reply.granted ? reply : undefined;
+    if (!reply.granted) return undefined;
+    // Somebody may be using it, there as well as here: it is on the same account.
+    if (!victim.suspect) this.cleanup.noteForcedEviction(user);
+    return reply;
   }
 
   private retryAfterMs(user: UserRecord, context: CheckedUserContext): number {
@@ -361,6 +378,13 @@ interface NoSlot {
   readonly retryAfterMs: number;
   /** ... although somebody could have. */
   readonly lockout: boolean;
+}
+
+/** Node puts a UUID together of twenty pieces, and all of them stay in memory until somebody reads into it. */
+function newManagerId(): string {
+  const id = randomUUID();
+  id.charCodeAt(0);
+  return id;
 }
 
 function flat(reply: SlotReply): { granted: boolean; count: number; elsewhere: readonly SlotHolder[] } {

@@ -145,11 +145,10 @@ export class CleanupService {
       run.level = level;
       run.takeDead(isOver);
       run.takeOverdue();
-      if (isOver()) break;
-      // An open breaker spares the probe as long as anybody else can go; no living session goes for want of one.
-      if (level === (run.isCheap ? 'force' : 'aggressive')) {
-        await this.findSuspects(run, request.probe, isOver);
-        if (isOver()) break;
+      if (level === 'aggressive') {
+        // An open breaker spares the probe as long as anybody else can go; no living session goes for want of one.
+        if (run.isCheap) run.takeExpendable(isOver, mayTakeLiving);
+        if (!isOver()) await this.findSuspects(run, request.probe, isOver);
       }
       run.takeExpendable(isOver, mayTakeLiving);
       if (isOver()) break;
@@ -169,6 +168,16 @@ export class CleanupService {
     const now = this.clock.now();
     const token = waitForTokenMs(this.budgets.get(user), now, this.options.cleanup);
     return Math.max(token, graceLeftMs(this.candidates(user), now, this.context.rules));
+  }
+
+  /** Whether the user's budget has an eviction of a living session left. */
+  mayForceEviction(user: UserRecord): boolean {
+    return canSpend(this.budgets.get(user), this.clock.now(), this.options.cleanup);
+  }
+
+  /** A living session of the user is asked to leave, here or on another node. */
+  noteForcedEviction(user: UserRecord): void {
+    this.budgets.set(user, spend(this.budgets.get(user), this.clock.now(), this.options.cleanup));
   }
 
   /** Whether anybody could have gone whose place costs nothing: dead, absent or suspect. */
@@ -196,6 +205,7 @@ export class CleanupService {
     trigger: CleanupTrigger,
     count = 0,
   ): Promise<{ run: CleanupRun; report: CleanupReport }> {
+    await this.clock.breathe();
     const run = this.begin(user, trigger);
     run.level = level;
     run.takeDead();
@@ -203,6 +213,7 @@ export class CleanupService {
     if (reaches(level, 'aggressive') && !run.isCheap && user.managers.size > 0) {
       await this.detector.probe(user);
       if (run.hasSuspects) await this.detector.confirmSuspects(user);
+      await this.clock.breathe();
       run.takeDead();
     }
     // In the background nobody living goes, but for the number that an operator names.
@@ -246,15 +257,15 @@ export class CleanupService {
       });
       await Promise.race([begun ?? this.detector.probe(run.user), freed]);
       stopListening();
+      // The probes of many users may have ended in the same moment.
+      await this.clock.breathe();
     }
     run.takeDead(isOver);
   }
 
   private spendBudget(user: UserRecord): boolean {
-    const now = this.clock.now();
-    const budget = this.budgets.get(user);
-    if (!canSpend(budget, now, this.options.cleanup)) return false;
-    this.budgets.set(user, spend(budget, now, this.options.cleanup));
+    if (!this.mayForceEviction(user)) return false;
+    this.noteForcedEviction(user);
     return true;
   }
 

@@ -8,20 +8,20 @@ export type Settled<T> =
 
 /**
  * Calls, and waits for the answer until the deadline; never throws. A throw counts like a rejection, an answer
- * after the deadline is dropped. What answers at once costs no timer.
+ * after the deadline is dropped. What answers at once is settled at once, and costs neither timer nor turn.
  */
-export async function settleWithin<T>(
+export function settleWithin<T>(
   clock: Clock,
   ms: number,
   call: () => T | PromiseLike<T>,
-): Promise<Settled<T>> {
+): Settled<T> | Promise<Settled<T>> {
   let answer: T | PromiseLike<T>;
   try {
     answer = call();
+    if (!isThenable(answer)) return { status: 'done', value: answer };
   } catch (error) {
     return { status: 'failed', error };
   }
-  if (!isThenable(answer)) return { status: 'done', value: answer };
   // A thenable of somebody else's may throw where a promise cannot.
   const pending = Promise.resolve(answer);
   return new Promise((resolve) => {
@@ -37,6 +37,11 @@ export async function settleWithin<T>(
       },
     );
   });
+}
+
+/** Goes on with the value: at once where it is there, or when it has come. */
+export function whenSettled<T, R>(value: T | Promise<T>, next: (value: T) => R | Promise<R>): R | Promise<R> {
+  return isThenable(value) ? (value as Promise<T>).then(next) : next(value as T);
 }
 
 export function isThenable<T>(value: T | PromiseLike<T>): value is PromiseLike<T> {

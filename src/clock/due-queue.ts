@@ -55,20 +55,22 @@ export class DueQueue<T extends Due> {
     if (last < first) return;
     // Before the first hand-over: what is put down again while we walk belongs to a later advance.
     this.nextTick = last + 1;
-    for (const tick of this.waitingTicks(first, last)) {
-      // What one item cancels or moves must not come up: each is taken out of the bucket as it is its turn.
-      for (const item of this.buckets.get(tick) ?? []) {
-        this.cancel(item);
-        onDue(item);
-      }
+    if (last - first < this.buckets.size) {
+      for (let tick = first; tick <= last; tick++) this.empty(tick, onDue);
+      return;
     }
+    // After a long stall there may be far more ticks than buckets.
+    const ticks = [...this.buckets.keys()].filter((tick) => tick <= last);
+    for (const tick of ticks.sort((a, b) => a - b)) this.empty(tick, onDue);
   }
 
-  /** After a long stall there may be far more ticks than buckets. */
-  private waitingTicks(first: number, last: number): number[] {
-    if (last - first >= this.buckets.size) {
-      return [...this.buckets.keys()].filter((tick) => tick <= last).sort((a, b) => a - b);
+  /** What one item cancels or moves must not come up: each is taken out of the bucket as it is its turn. */
+  private empty(tick: number, onDue: (item: T) => void): void {
+    for (const item of this.buckets.get(tick) ?? NOTHING) {
+      this.cancel(item);
+      onDue(item);
     }
-    return Array.from({ length: last - first + 1 }, (_, i) => first + i);
   }
 }
+
+const NOTHING: readonly never[] = [];

@@ -12,33 +12,51 @@ import { Clock } from '../clock/clock.js';
 import { failureLine, LineLimiter } from './line-limiter.js';
 import type { ReportedEvent, WebSocketManagerEvent } from './websocket-manager-event.js';
 
+type EventType = WebSocketManagerEvent['type'];
+type EventOf<T extends EventType> = Extract<WebSocketManagerEvent, { type: T }>;
+
 /** The one stream that everything is reported to, and that logs, metrics, audit and the application read. */
 @Injectable()
 export class EventStream {
   private readonly subject = new Subject<WebSocketManagerEvent>();
+  private readonly listeners = new Map<EventType, ((event: never) => void)[]>();
+  private readonly onFailure: (error: unknown) => void;
   /** See {@link GuardedObservable}. */
   readonly events$: Observable<WebSocketManagerEvent>;
 
   constructor(private readonly clock: Clock) {
     const lines = new LineLimiter(clock);
-    this.events$ = new GuardedObservable(
-      (error) => {
-        const failure = failureLine('A listener of events$ failed', error);
-        lines.write({ level: 'error', kind: 'listeners of events$', ...failure });
-      },
-      (subscriber) => this.subject.subscribe(subscriber),
-    );
+    this.onFailure = (error) => {
+      const failure = failureLine('A listener of events$ failed', error);
+      lines.write({ level: 'error', kind: 'listeners of events$', ...failure });
+    };
+    this.events$ = new GuardedObservable(this.onFailure, (subscriber) => this.subject.subscribe(subscriber));
+  }
+
+  /** For the listeners of our own: by type, so that what nobody wants to hear of costs next to nothing. */
+  listen<T extends EventType>(types: readonly T[], listener: (event: EventOf<T>) => void): void {
+    for (const type of types) this.listeners.set(type, [...(this.listeners.get(type) ?? []), listener]);
   }
 
   report(event: ReportedEvent): void {
-    // Nobody listening: an event is not even built up.
-    if (!this.subject.observed) return;
-    this.subject.next({ ...event, at: this.clock.wallNow() } as WebSocketManagerEvent);
+    const listeners = this.listeners.get(event.type);
+    if (!listeners && !this.subject.observed) return;
+    const complete = { ...event, at: this.clock.wallNow() } as WebSocketManagerEvent;
+    for (const listener of listeners ?? []) this.tell(listener, complete);
+    if (this.subject.observed) this.subject.next(complete);
   }
 
   /** Tells the listeners that nothing more will come. */
   complete(): void {
     this.subject.complete();
+  }
+
+  private tell(listener: (event: never) => void, event: WebSocketManagerEvent): void {
+    try {
+      listener(event as never);
+    } catch (error) {
+      this.onFailure(error);
+    }
   }
 }
 

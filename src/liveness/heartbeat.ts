@@ -81,6 +81,11 @@ export class Heartbeat {
     this.tickListeners.push(listener);
   }
 
+  /** A connection that answered the heartbeat so far has missed a probe: that is silence as well. */
+  noteSuspect({ liveness }: Connection): void {
+    if (liveness.missedPongs === 0) this.preservation.noteSilence();
+  }
+
   start(visitor: HeartbeatVisitor): void {
     this.visitor = visitor;
     this.nextTickAt = this.clock.now() + this.wheel.tickMs;
@@ -161,7 +166,8 @@ export class Heartbeat {
     if (phase < 0) return;
     if (phase % LOOKS_PER_INTERVAL === 0) connection.ping();
     if (phase % LOOKS_PER_INTERVAL !== LOOKS_PER_INTERVAL - 1) return;
-    if (++liveness.missedPongs === 1) this.preservation.noteSilence();
+    // One that missed a probe before has been counted then.
+    if (++liveness.missedPongs === 1 && liveness.suspectedAt === undefined) this.preservation.noteSilence();
   }
 }
 

@@ -98,9 +98,11 @@ export class Connection implements Due {
 
   /** An application message came in. */
   noteReceived(): void {
-    this.manager.registry.counters.messagesIn++;
-    this.heard();
-    this.manager.noteActivity();
+    const { registry } = this.manager;
+    const now = registry.clock.now();
+    registry.counters.messagesIn++;
+    this.heard(now);
+    this.manager.noteActivity(now);
   }
 
   /** An application message goes out. */
@@ -110,9 +112,8 @@ export class Connection implements Due {
   }
 
   /** Something came in: the peer lives, whatever was suspected. */
-  heard(): void {
+  heard(now = this.manager.registry.clock.now()): void {
     const { liveness, manager } = this;
-    const now = manager.registry.clock.now();
     this.lastHeardAt = now;
     liveness.heardSinceLook = true;
     liveness.missedPongs = 0;

@@ -23,6 +23,8 @@ export interface Ending {
   readonly withoutHooks?: boolean;
 }
 
+const NONE: readonly Connection[] = [];
+
 /** An application's hook for the end of a manager. */
 export type CloseHook = (reason: EndReason) => unknown;
 
@@ -35,8 +37,8 @@ export class Manager implements Due {
   readonly createdAt: number;
   /** Last application message, either way; monotonic. */
   lastActivityAt: number;
-  /** Open connections, oldest first. */
-  readonly connections: Connection[] = [];
+  /** Open connections, oldest first; a new list whenever it changes. */
+  connections: readonly Connection[] = NONE;
   /** As last assessed; written by the registry only. */
   status: ManagerStatus = 'unknown';
   /** Since when it has no connection; undefined while it has one, or before the first. */
@@ -101,28 +103,37 @@ export class Manager implements Due {
   /** Sends a frame that is serialised already. */
   sendFrame(frame: string): number {
     let sent = 0;
-    for (const connection of [...this.connections]) if (connection.send(frame)) sent++;
+    for (const connection of this.connections) if (connection.send(frame)) sent++;
     return sent;
   }
 
   /** Runs `work` and counts the session as busy meanwhile: the last to be asked to leave. */
   async busy<T>(work: () => T | Promise<T>): Promise<T> {
-    const done = this.beginWork();
+    this.workBegins();
     try {
       return await work();
     } finally {
-      done();
+      this.workEnds();
     }
   }
 
   /** Counts the session as busy until the returned function is called. */
   beginWork(): () => void {
-    this.work++;
+    this.workBegins();
     let open = true;
     return () => {
-      if (open) this.work--;
+      if (open) this.workEnds();
       open = false;
     };
+  }
+
+  /** For the adapter: each has to be matched by one {@link workEnds}. */
+  workBegins(): void {
+    this.work++;
+  }
+
+  workEnds(): void {
+    this.work--;
   }
 
   /**
@@ -155,7 +166,8 @@ export class Manager implements Due {
     if (!this.isOpen) throw new Error(`Manager ${this.id} has ended (${this.endedBy})`);
     const connection = new Connection(this, transport, ++this.attachments, expiresAt);
     this.leftAt = undefined;
-    this.connections.push(connection);
+    // Not `push`, which keeps room for sixteen more.
+    this.connections = this.connections.concat(connection);
     this.registry.connectionAdded(connection);
     this.registry.events.report({ type: 'attached', ...this.identity, connectionId: connection.id });
     if (this.connections.length > this.registry.options.limits.connectionsPerManager) {
@@ -169,22 +181,21 @@ export class Manager implements Due {
    * @returns whether the session ended, and with it took care of the connection's goodbye.
    */
   detach(connection: Connection, ending: Ending): boolean {
-    const index = this.connections.indexOf(connection);
-    if (index < 0) return true;
+    if (!this.connections.includes(connection)) return true;
     const isLast = this.connections.length === 1;
     if (isLast && this.sessionKey === undefined) {
       void this.close(ending);
       return true;
     }
-    this.connections.splice(index, 1);
+    this.connections = isLast ? NONE : this.connections.filter((other) => other !== connection);
     this.dropConnection(connection, ending, false);
     if (isLast) this.leftAt = this.registry.clock.now();
     this.registry.touched(this);
     return false;
   }
 
-  noteActivity(): void {
-    this.lastActivityAt = this.registry.clock.now();
+  noteActivity(now = this.registry.clock.now()): void {
+    this.lastActivityAt = now;
     if (this.status === 'idle') this.registry.touched(this);
   }
 
@@ -223,7 +234,8 @@ export class Manager implements Due {
   }
 
   private async finish(ending: Ending): Promise<boolean> {
-    const connections = this.connections.splice(0);
+    const { connections } = this;
+    this.connections = NONE;
     const { reason } = ending;
     for (const connection of connections) this.dropConnection(connection, ending, true);
     // Whoever is still connected has not left, whatever the caller says, and must not stay open unaccounted for.

@@ -10,8 +10,7 @@ export class AuditService {
   private readonly kept: EvictedEvent[] = [];
 
   constructor(events: EventStream) {
-    events.events$.subscribe((event) => {
-      if (event.type !== 'evicted') return;
+    events.listen(['evicted'], (event) => {
       this.kept.push(event);
       if (this.kept.length > MOST_KEPT) this.kept.shift();
     });

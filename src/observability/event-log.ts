@@ -13,14 +13,21 @@ import { printable, shortened } from '../options/printable.js';
 export class EventLog {
   constructor(clock: Clock, events: EventStream) {
     const lines = new LineLimiter(clock);
-    events.events$.subscribe((event) => {
-      const line = lineFor(event);
-      if (line) lines.write(line);
-    });
+    events.listen(LOGGED, (event) => lines.write(lineFor(event)));
   }
 }
 
-function lineFor(event: WebSocketManagerEvent): Line | undefined {
+const LOGGED = [
+  'rejected',
+  'evicted',
+  'breaker_changed',
+  'self_preservation',
+  'hook_failed',
+  'store_failed',
+  'draining',
+] as const;
+
+function lineFor(event: Extract<WebSocketManagerEvent, { type: (typeof LOGGED)[number] }>): Line {
   switch (event.type) {
     case 'rejected': {
       const who = event.userId === undefined ? 'somebody' : `user ${shortened(event.userId)}`;
@@ -73,7 +80,5 @@ function lineFor(event: WebSocketManagerEvent): Line | undefined {
             ? `Draining ${event.connections} connections`
             : `Drained ${event.connections} connections, ${event.terminated} of them terminated`,
       };
-    default:
-      return undefined;
   }
 }

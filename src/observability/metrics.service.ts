@@ -61,7 +61,7 @@ export class MetricsService {
     this.counters.onPong = (ms) => metrics.pongLatency.observe(ms / 1_000);
     this.counters.onStoreOperation = (operation, ms) =>
       metrics.storeDuration.observe({ operation }, ms / 1_000);
-    this.events.events$.subscribe((event) => count(metrics, event));
+    this.events.listen(COUNTED, (event) => count(metrics, event));
   }
 
   /** Takes this node out of the metrics. */
@@ -292,7 +292,22 @@ class MetricSet {
   }
 }
 
-function count(metrics: MetricSet, event: WebSocketManagerEvent): void {
+const COUNTED = [
+  'admitted',
+  'rejected',
+  'evicted',
+  'zombie_detected',
+  'recovered',
+  'cleanup_finished',
+  'sweep_finished',
+  'breaker_changed',
+  'store_failed',
+] as const;
+
+function count(
+  metrics: MetricSet,
+  event: Extract<WebSocketManagerEvent, { type: (typeof COUNTED)[number] }>,
+): void {
   switch (event.type) {
     case 'admitted':
       metrics.admissions.inc({ outcome: event.outcome });

@@ -111,6 +111,7 @@ export function resolveOptions(options: WebSocketManagerOptions): ResolvedOption
         'a SlotStore, such as redisStore({ client })',
       ) ?? undefined,
     storeTimeoutMs: root.delay('storeTimeoutMs', 100, 1),
+    useStockMessageHandling: root.take('useStockMessageHandling', false, isBoolean, 'true or false'),
   };
   for (const section of [root, limits, cleanup, session, heartbeat, breaker, admission, canary, drain]) {
     section.refuseUnknownKeys();
@@ -212,6 +213,7 @@ class Section {
   }
 }
 
+const isBoolean = (value: unknown): boolean => typeof value === 'boolean';
 const isFunction = (value: unknown): boolean => typeof value === 'function';
 const isWholeFrom = (least: number) => (value: unknown) =>
   Number.isSafeInteger(value) && (value as number) >= least;

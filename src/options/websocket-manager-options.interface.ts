@@ -130,6 +130,11 @@ export interface WebSocketManagerOptions {
   store?: SlotStore | undefined;
   /** Milliseconds that the store may take over one decision before this node decides alone. Default: 100. */
   storeTimeoutMs?: number;
+  /**
+   * Messages go to their handlers by the platform's own way, a pipeline of observables for each socket, instead of
+   * by ours, which does the same for less. Default: false, but for an adapter that brings a way of its own.
+   */
+  useStockMessageHandling?: boolean;
 }
 
 /** What a class given to `forRootAsync` as `useClass` or `useExisting` has to offer. */
@@ -154,6 +159,7 @@ export interface ResolvedOptions {
   readonly drain: Readonly<Required<DrainOptions>>;
   readonly store: SlotStore | undefined;
   readonly storeTimeoutMs: number;
+  readonly useStockMessageHandling: boolean;
 }
 
 /** Token of the {@link ResolvedOptions}. */

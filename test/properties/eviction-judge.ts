@@ -106,8 +106,10 @@ export class EvictionJudge {
     const { model, now } = this;
     const others = model.of(user);
     const isNodeFull = this.setting.perNode !== undefined;
-    if (others.length !== this.setting.limit - 1 && !isNodeFull)
-      this.complain(`${name} went, which leaves ${user} ${others.length}`);
+    // For whom it went cannot be told from here: one must fit.
+    const asked = this.scene.waiting.filter((one) => one.user === user);
+    const isFull = asked.some(({ limit = 0 }) => others.length + 1 >= limit);
+    if (!isFull && !isNodeFull) this.complain(`${name} went, which leaves ${user} ${others.length}`);
     if (this.roomMade.has(user)) this.complain(`${name} is the second to go for one newcomer`);
     this.roomMade.set(user, now);
     this.evictedLiving++;

@@ -7,6 +7,9 @@ export type Peer = 'answers' | 'silent' | 'closed' | { readonly after: Moment; r
 export type Hook = 'throws' | 'rejects' | 'hangs' | 'slow';
 export type Check = 'alive' | 'dead' | 'throws' | 'hangs' | 'late';
 
+/** `Infinity` is a limit, too. */
+export type LimitAnswer = number | 'throws' | 'a promise' | 'a rejection' | 'a word' | 'nothing';
+
 /** Managers, and their sockets, are named by a number: counted through as often as is needed. */
 export type Action =
   | {
@@ -20,10 +23,14 @@ export type Action =
       readonly check: Check | undefined;
       /** Attaches its socket; otherwise nobody ever comes for the place. */
       readonly attaches: boolean;
+      /** Its handshake takes so long. */
+      readonly attachesAfter?: Moment | undefined;
       /** Once refused, it comes back exactly when it was told to. */
       readonly comesBack: boolean;
       /** It is gone again before it was served. */
       readonly goneAfter: Moment | undefined;
+      /** When its credentials end. */
+      readonly expires?: Moment | undefined;
     }
   | { readonly do: 'talk'; readonly who: number; readonly out: boolean }
   | { readonly do: 'trickle'; readonly who: number }
@@ -45,11 +52,15 @@ export type Action =
     }
   | { readonly do: 'wait'; readonly for: Moment }
   | { readonly do: 'stall'; readonly for: Moment }
-  | { readonly do: 'wall'; readonly by: number };
+  | { readonly do: 'wall'; readonly by: number }
+  /** What the function that says a user's limit says from now on. */
+  | { readonly do: 'limit'; readonly user: number; readonly becomes: LimitAnswer };
 
 export interface History {
   readonly setting: Setting;
   readonly actions: readonly Action[];
+  /** The node begins to drain, and this happens meanwhile; undefined: it never does. */
+  readonly whileDraining?: readonly Action[] | undefined;
 }
 
 export const USERS = ['alice', 'bob', 'carol'] as const;
@@ -74,8 +85,10 @@ const arrive: fc.Arbitrary<Action> = fc.record({
   hook: oneIn(4, fc.constantFrom<Hook[]>('throws', 'rejects', 'hangs', 'slow')),
   check: oneIn(8, anyCheck),
   attaches: fc.constantFrom(true, true, true, true, true, true, false),
+  attachesAfter: oneIn(10, anyMoment),
   comesBack: fc.boolean(),
   goneAfter: oneIn(10, anyMoment),
+  expires: oneIn(12, anyMoment),
 });
 
 /** Arrivals and waits are most of it: without them nothing comes to its deadline. */
@@ -111,23 +124,49 @@ export const anyAction: fc.Arbitrary<Action> = fc.oneof(
     weight: 1,
     arbitrary: fc.record({ do: fc.constant('wall' as const), by: fc.constantFrom(-3_600_000, 3_600_000) }),
   },
+  {
+    weight: 3,
+    arbitrary: fc.record({
+      do: fc.constant('limit' as const),
+      user: anyUser,
+      becomes: fc.oneof(
+        { weight: 6, arbitrary: fc.integer({ min: 1, max: 6 }) },
+        {
+          weight: 1,
+          arbitrary: fc.constantFrom<LimitAnswer[]>(0, -1, 1.5, Number.NaN, Number.POSITIVE_INFINITY),
+        },
+        {
+          weight: 1,
+          arbitrary: fc.constantFrom<LimitAnswer[]>(
+            'throws',
+            'a promise',
+            'a rejection',
+            'a word',
+            'nothing',
+          ),
+        },
+      ),
+    }),
+  },
 );
 
 export const anyHistory: fc.Arbitrary<History> = fc.record({
   setting: anySetting,
   actions: fc.array(anyAction, { maxLength: 60, size: 'max' }),
+  whileDraining: oneIn(8, fc.array(anyAction, { maxLength: 8, size: 'max' })),
 });
 
 /** As it can be read, one action a line. */
-export function told({ setting, actions }: History): string {
-  const lines = actions.map((action) => {
-    const { do: what, ...rest } = action;
-    const details = Object.entries(rest)
-      .filter(([, value]) => value !== undefined)
-      .map(([key, value]) => `${key} ${shown(key, value)}`);
-    return `  ${what}: ${details.join(', ')}`;
-  });
-  return [JSON.stringify(setting), ...lines].join('\n');
+export function told({ setting, actions, whileDraining }: History): string {
+  const drain = whileDraining ? ['  drain:', ...whileDraining.map(actionTold)] : [];
+  return [JSON.stringify(setting), ...actions.map(actionTold), ...drain].join('\n');
+}
+
+function actionTold({ do: what, ...rest }: Action): string {
+  const details = Object.entries(rest)
+    .filter(([, value]) => value !== undefined)
+    .map(([key, value]) => `${key} ${shown(key, value)}`);
+  return `  ${what}: ${details.join(', ')}`;
 }
 
 function shown(key: string, value: unknown): string {
@@ -156,12 +195,17 @@ export async function shortened(
   withinMs: number,
 ): Promise<History> {
   const until = performance.now() + withinMs;
-  let { actions } = history;
-  for (let size = 16; size >= 1; size = Math.floor(size / 2)) {
-    for (let from = actions.length - 1; from >= 0 && performance.now() < until; from -= size) {
-      const rest = actions.filter((_, i) => i > from || i <= from - size);
-      if (await complaintOf({ ...history, actions: rest })) actions = rest;
+  const { whileDraining, ...withoutDrain } = history;
+  let shortest: History = (await complaintOf(withoutDrain)) ? withoutDrain : history;
+  for (const part of ['actions', 'whileDraining'] as const) {
+    for (let size = 16; size >= 1; size = Math.floor(size / 2)) {
+      const { length } = shortest[part] ?? [];
+      for (let from = length - 1; from >= 0 && performance.now() < until; from -= size) {
+        const rest = shortest[part]?.filter((_, i) => i > from || i <= from - size);
+        const shorter = { ...shortest, [part]: rest };
+        if (await complaintOf(shorter)) shortest = shorter;
+      }
     }
   }
-  return { ...history, actions };
+  return shortest;
 }

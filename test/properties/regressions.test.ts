@@ -2,7 +2,9 @@ import { describe, expect, it } from 'vitest';
 import { spend, waitForTokenMs } from '../../src/cleanup/eviction-budget.js';
 import { Core } from '../support/core.js';
 import type { Action } from './history.js';
+import { HistoryClock } from './history-clock.js';
 import { DEFAULTS, type Moment, type Setting } from './setting.js';
+import { SharedStore } from './shared-store.js';
 import { World } from './world.js';
 
 type Arrive = Extract<Action, { do: 'arrive' }>;
@@ -27,167 +29,232 @@ const wait = (times: number): Action => ({ do: 'wait', for: ms(times) });
 const slow = (times: number) => ({ after: ms(times) });
 
 /** Each of these once broke a promise. */
-const HISTORIES: Record<string, { setting: Partial<Setting>; actions: Action[] }> = {
-  'a silent session that vouches for itself keeps no newcomer waiting': {
-    setting: { limit: 1 },
-    actions: [arrive({ peer: 'silent', check: 'alive' }), wait(6_000), arrive(), wait(2_000)],
-  },
-  'a session that is left while the probe is under way goes before anybody who is there': {
-    setting: { limit: 2 },
-    actions: [
-      arrive({ key: 0, peer: slow(900) }),
-      arrive({ peer: slow(900) }),
-      wait(6_000),
-      arrive(),
-      wait(100),
-      { do: 'leave', who: 0 },
-      wait(2_000),
-    ],
-  },
-  'a session that is left while the probe is under way is no lock-out in the grace': {
-    setting: { limit: 1 },
-    actions: [
-      arrive({ key: 0, peer: 'silent' }),
-      wait(100),
-      arrive(),
-      wait(100),
-      { do: 'leave', who: 0 },
-      wait(2_000),
-    ],
-  },
-  'a newcomer who has gone is not locked out': {
-    setting: { limit: 1, probe: 200 },
-    actions: [
-      arrive({ peer: 'silent' }),
-      wait(100),
-      arrive({ goneAfter: ms(150) }),
-      wait(500),
-      arrive({ goneAfter: ms(1) }),
-      { do: 'become', who: 0, peer: 'silent' },
-      wait(500),
-    ],
-  },
-  'a newcomer who goes while it waits for a slot is not locked out': {
-    setting: { limit: 1, interval: 1_000, missed: 1, probe: 50, grace: 0, burst: 1, refill: 100, queue: 300 },
-    actions: [
-      arrive({ attaches: false }),
-      wait(1),
-      arrive({ count: 2, peer: 'silent', goneAfter: ms(60) }),
-      wait(500),
-    ],
-  },
-  'newcomers who come while a place is being passed on do not wait one probe after another': {
-    setting: { limit: 3 },
-    actions: [
-      arrive({ check: 'dead' }),
-      arrive(),
-      arrive(),
-      arrive({ count: 7, peer: slow(1_000) }),
-      wait(8_000),
-    ],
-  },
-  'newcomers who wait for a slot do not wait one probe after another': {
-    setting: {
-      limit: 2,
-      interval: 400,
-      probe: 200,
-      grace: 200,
-      burst: 1,
-      refill: 400,
-      window: 0,
-      queue: 800,
+const HISTORIES: Record<string, { setting: Partial<Setting>; actions: Action[]; whileDraining?: Action[] }> =
+  {
+    'a silent session that vouches for itself keeps no newcomer waiting': {
+      setting: { limit: 1 },
+      actions: [arrive({ peer: 'silent', check: 'alive' }), wait(6_000), arrive(), wait(2_000)],
     },
-    actions: [arrive({ count: 2, check: 'hangs' }), arrive({ count: 7, peer: slow(401) }), wait(4_000)],
-  },
-  'nobody is locked out for one who is found dead while the answer is on its way': {
-    setting: {
-      ...{
-        limit: 6,
-        connections: 2,
+    'a session that is left while the probe is under way goes before anybody who is there': {
+      setting: { limit: 2 },
+      actions: [
+        arrive({ key: 0, peer: slow(900) }),
+        arrive({ peer: slow(900) }),
+        wait(6_000),
+        arrive(),
+        wait(100),
+        { do: 'leave', who: 0 },
+        wait(2_000),
+      ],
+    },
+    'a session that is left while the probe is under way is no lock-out in the grace': {
+      setting: { limit: 1 },
+      actions: [
+        arrive({ key: 0, peer: 'silent' }),
+        wait(100),
+        arrive(),
+        wait(100),
+        { do: 'leave', who: 0 },
+        wait(2_000),
+      ],
+    },
+    'a newcomer who has gone is not locked out': {
+      setting: { limit: 1, probe: 200 },
+      actions: [
+        arrive({ peer: 'silent' }),
+        wait(100),
+        arrive({ goneAfter: ms(150) }),
+        wait(500),
+        arrive({ goneAfter: ms(1) }),
+        { do: 'become', who: 0, peer: 'silent' },
+        wait(500),
+      ],
+    },
+    'a newcomer who goes while it waits for a slot is not locked out': {
+      setting: {
+        limit: 1,
+        interval: 1_000,
         missed: 1,
         probe: 50,
-        sweep: 75_000,
-        idle: 3_750,
         grace: 0,
-        hook: 30_000,
+        burst: 1,
+        refill: 100,
+        queue: 300,
       },
-      ...{ burst: 4, refill: 15_000, window: 60_000, thresholds: [1, 1, 1], reset: 7_500, successes: 1 },
+      actions: [
+        arrive({ attaches: false }),
+        wait(1),
+        arrive({ count: 2, peer: 'silent', goneAfter: ms(60) }),
+        wait(500),
+      ],
     },
-    actions: [
-      arrive({ user: 2, count: 7, peer: 'silent', hook: 'rejects', goneAfter: ms(284) }),
-      arrive({ count: 2, priority: 1 }),
-      arrive({ count: 3, key: 3, peer: slow(0), hook: 'hangs', comesBack: true }),
-      { do: 'all become', user: 0, peer: { after: ms(1), half: true } },
-      { do: 'become', who: 8, peer: 'silent' },
-      wait(15_000),
-      arrive({ key: 2, comesBack: true }),
-      arrive({ count: 7, priority: -1, check: 'dead' }),
-      arrive({ peer: 'silent', attaches: false }),
-    ],
-  },
-  'an open breaker refuses nobody for whom somebody has fallen idle during the probe': {
-    setting: {
-      ...{ limit: 2, interval: 400, missed: 3, probe: 1_000, sweep: 200, idle: 100, grace: 800, hook: 200 },
-      ...{ burst: 2, refill: 40, window: 200, thresholds: [0.3, 0.5, 1], failures: 1, reset: 2_400 },
+    'newcomers who come while a place is being passed on do not wait one probe after another': {
+      setting: { limit: 3 },
+      actions: [
+        arrive({ check: 'dead' }),
+        arrive(),
+        arrive(),
+        arrive({ count: 7, peer: slow(1_000) }),
+        wait(8_000),
+      ],
     },
-    actions: [
-      arrive({ count: 7, peer: 'silent', hook: 'throws', check: 'alive', comesBack: true }),
-      wait(1_202),
-      arrive({ count: 2, comesBack: true }),
-      wait(1_200),
-    ],
-  },
-  'a newcomer is not answered by a question that was put before the session was there': {
-    setting: {
-      ...{ limit: 1, connections: 1, interval: 400, missed: 1, probe: 50, sweep: 200, idle: 100, grace: 0 },
-      ...{ hook: 40, burst: 1, refill: 40, window: 0, failures: 1, reset: 200, successes: 1 },
+    'newcomers who wait for a slot do not wait one probe after another': {
+      setting: {
+        limit: 2,
+        interval: 400,
+        probe: 200,
+        grace: 200,
+        burst: 1,
+        refill: 400,
+        window: 0,
+        queue: 800,
+      },
+      actions: [arrive({ count: 2, check: 'hangs' }), arrive({ count: 7, peer: slow(401) }), wait(4_000)],
     },
-    actions: [
-      arrive({ peer: 'silent' }),
-      wait(1),
-      arrive({ peer: 'silent' }),
-      arrive({ peer: 'silent' }),
-      wait(200),
-    ],
-  },
-  'output that does not move proves nothing against who is talking': {
-    setting: { interval: 400 },
-    actions: [
-      arrive({ peer: { after: ms(225), half: true } }),
-      { do: 'stick', who: 0, on: true },
-      wait(1_800),
-    ],
-  },
-  'a socket that closed while we were not reading from it is noticed': {
-    setting: {},
-    actions: [
-      arrive(),
-      { do: 'pause', who: 0, on: true },
-      { do: 'become', who: 0, peer: 'closed' },
-      wait(60_001),
-    ],
-  },
-  'an answer that waits in the socket counts when the tick is a little late': {
-    setting: { interval: 400, window: 200, grace: 0 },
-    actions: [
-      arrive({ peer: 'silent' }),
-      wait(973),
-      { do: 'all become', user: 0, peer: 'answers' },
-      { do: 'stall', for: ms(36) },
-      wait(400),
-    ],
-  },
-};
+    'nobody is locked out for one who is found dead while the answer is on its way': {
+      setting: {
+        ...{
+          limit: 6,
+          connections: 2,
+          missed: 1,
+          probe: 50,
+          sweep: 75_000,
+          idle: 3_750,
+          grace: 0,
+          hook: 30_000,
+        },
+        ...{ burst: 4, refill: 15_000, window: 60_000, thresholds: [1, 1, 1], reset: 7_500, successes: 1 },
+      },
+      actions: [
+        arrive({ user: 2, count: 7, peer: 'silent', hook: 'rejects', goneAfter: ms(284) }),
+        arrive({ count: 2, priority: 1 }),
+        arrive({ count: 3, key: 3, peer: slow(0), hook: 'hangs', comesBack: true }),
+        { do: 'all become', user: 0, peer: { after: ms(1), half: true } },
+        { do: 'become', who: 8, peer: 'silent' },
+        wait(15_000),
+        arrive({ key: 2, comesBack: true }),
+        arrive({ count: 7, priority: -1, check: 'dead' }),
+        arrive({ peer: 'silent', attaches: false }),
+      ],
+    },
+    'an open breaker refuses nobody for whom somebody has fallen idle during the probe': {
+      setting: {
+        ...{ limit: 2, interval: 400, missed: 3, probe: 1_000, sweep: 200, idle: 100, grace: 800, hook: 200 },
+        ...{ burst: 2, refill: 40, window: 200, thresholds: [0.3, 0.5, 1], failures: 1, reset: 2_400 },
+      },
+      actions: [
+        arrive({ count: 7, peer: 'silent', hook: 'throws', check: 'alive', comesBack: true }),
+        wait(1_202),
+        arrive({ count: 2, comesBack: true }),
+        wait(1_200),
+      ],
+    },
+    'a newcomer is not answered by a question that was put before the session was there': {
+      setting: {
+        ...{ limit: 1, connections: 1, interval: 400, missed: 1, probe: 50, sweep: 200, idle: 100, grace: 0 },
+        ...{ hook: 40, burst: 1, refill: 40, window: 0, failures: 1, reset: 200, successes: 1 },
+      },
+      actions: [
+        arrive({ peer: 'silent' }),
+        wait(1),
+        arrive({ peer: 'silent' }),
+        arrive({ peer: 'silent' }),
+        wait(200),
+      ],
+    },
+    'output that does not move proves nothing against who is talking': {
+      setting: { interval: 400 },
+      actions: [
+        arrive({ peer: { after: ms(225), half: true } }),
+        { do: 'stick', who: 0, on: true },
+        wait(1_800),
+      ],
+    },
+    'a socket that closed while we were not reading from it is noticed': {
+      setting: {},
+      actions: [
+        arrive(),
+        { do: 'pause', who: 0, on: true },
+        { do: 'become', who: 0, peer: 'closed' },
+        wait(60_001),
+      ],
+    },
+    'an answer that waits in the socket counts when the tick is a little late': {
+      setting: { interval: 400, window: 200, grace: 0 },
+      actions: [
+        arrive({ peer: 'silent' }),
+        wait(973),
+        { do: 'all become', user: 0, peer: 'answers' },
+        { do: 'stall', for: ms(36) },
+        wait(400),
+      ],
+    },
+    'a handshake that is under way when the node begins to drain leaves no socket behind': {
+      setting: { drainTimeout: 200, drainSpread: 200, hook: 40 },
+      actions: [arrive({ count: 3, peer: 'silent', attachesAfter: ms(222) }), wait(159)],
+      whileDraining: [],
+    },
+    'a session that its own check takes for alive again is noticed when due': {
+      setting: {
+        ...{ limit: 1, interval: 400, missed: 3, sweep: 200, idle: 100, grace: 0, window: 200 },
+        thresholds: [0.2, 0.2, 0.2],
+      },
+      actions: [
+        arrive({ peer: 'silent', check: 'dead', attachesAfter: ms(17) }),
+        wait(270),
+        { do: 'check', who: 0, check: 'alive' },
+        { do: 'trickle', who: 0 },
+        wait(53),
+        { do: 'talk', who: 0, out: true },
+      ],
+    },
+  };
 
 describe('what once broke a promise:', () => {
-  it.each(Object.entries(HISTORIES))('%s', async (_, { setting, actions }) => {
-    await World.live({ setting: { ...DEFAULTS, ...setting }, actions });
+  it.each(Object.entries(HISTORIES))('%s', async (_, { setting, ...history }) => {
+    await World.live({ setting: { ...DEFAULTS, ...setting }, ...history });
   });
 
   it('nobody is told to wait for longer than one refill, however the budget was rounded', () => {
     const rules = { forcedEvictionBurst: 2, forcedEvictionRefillMs: 330 };
     const spent = spend({ tokens: 1 - 1e-7, at: 0 }, 0, rules);
     expect(Math.ceil(waitForTokenMs(spent, 0, rules))).toBe(330);
+  });
+
+  it('no more living sessions are taken from another node than the budget has', async () => {
+    const clock = new HistoryClock();
+    const shared = new SharedStore(clock, 100, 5_000);
+    const nodes: Core[] = [];
+    for (const node of [0, 1]) {
+      const store = shared.forNode(node);
+      const limits = { managersPerUser: 3 };
+      const core = await Core.start({ store, limits, cleanup: { forcedEvictionBurst: 1 } }, clock);
+      shared.join(core);
+      nodes.push(core);
+    }
+    const [here, there] = nodes as [Core, Core];
+    for (let i = 0; i < 3; i++) await there.admit('alice');
+    await clock.advance(6_000);
+    for (let i = 0; i < 3; i++) void here.admit('alice');
+    await clock.advance(1_100);
+    expect(shared.takenOver.length).toBe(1);
+    expect([here.count('alice'), there.count('alice')]).toEqual([1, 2]);
+    const told = here.reportedOf('rejected').map(({ retryAfterMs = 0 }) => retryAfterMs);
+    expect(Math.max(...told)).toBeLessThanOrEqual(10_000);
+    await clock.advance(Math.max(...told));
+    expect((await here.admitWithin(1_100, 'alice')).result.admitted).toBe(true);
+  });
+
+  it('a node that hears nobody for four seconds loses no session to the sweep that falls into them', async () => {
+    const core = await Core.start({}, new HistoryClock());
+    const everybody = Array.from({ length: 8 }, (_, i) => core.placeMany(20, { userId: `user-${i}` })).flat();
+    await core.clock.advance(29_000);
+    for (const { socket } of everybody) socket?.become('silent');
+    await core.clock.advance(4_000);
+    for (const { socket } of everybody) socket?.become('answers');
+    await core.clock.advance(60_000);
+    expect(everybody.filter(({ manager }) => !manager.isOpen).length).toBe(0);
+    expect(core.heartbeat.isSelfPreserving).toBe(false);
   });
 
   it("another user's hanging hook does not keep the sweep from coming round", async () => {

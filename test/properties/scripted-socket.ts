@@ -7,6 +7,8 @@ export class ScriptedSocket extends FakeSocket {
   /** How long it takes to answer; undefined: it never does. */
   delayMs: number | undefined;
   changedAt: number;
+  /** When its credentials end. */
+  expiresAt: number | undefined;
   /** The last time that anything but an answer came in. */
   spokeAt: number;
 

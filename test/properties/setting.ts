@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import type { SlotStore } from '../../src/options/slot-store.interface.js';
+import type { ManagersPerUser } from '../../src/options/websocket-manager-options.interface.js';
 import type { CoreOptions } from '../support/core.js';
 
 /** The options of one history, flat. Durations in milliseconds. */
@@ -23,6 +24,10 @@ export interface Setting {
   readonly failures: number;
   readonly reset: number;
   readonly successes: number;
+  /** The limit is a function of who is connecting, and changes, and fails. */
+  readonly tiers: boolean;
+  readonly drainTimeout: number;
+  readonly drainSpread: number;
 }
 
 export const DEFAULTS: Setting = {
@@ -45,14 +50,21 @@ export const DEFAULTS: Setting = {
   failures: 5,
   reset: 30_000,
   successes: 3,
+  tiers: false,
+  drainTimeout: 10_000,
+  drainSpread: 3_000,
 };
 
-export function optionsOf(setting: Setting, store: SlotStore): CoreOptions {
+export function optionsOf(
+  setting: Setting,
+  store: SlotStore,
+  managersPerUser: ManagersPerUser = setting.limit,
+): CoreOptions {
   const [proactiveThreshold, moderateThreshold, aggressiveThreshold] = setting.thresholds;
   return {
     store,
     limits: {
-      managersPerUser: setting.limit,
+      managersPerUser,
       connectionsPerManager: setting.connections,
       ...(setting.perNode === undefined ? {} : { managersPerNode: setting.perNode }),
     },
@@ -80,6 +92,7 @@ export function optionsOf(setting: Setting, store: SlotStore): CoreOptions {
       successThreshold: setting.successes,
     },
     admission: { queueTimeoutMs: setting.queue },
+    drain: { timeoutMs: setting.drainTimeout, spreadMs: setting.drainSpread },
   };
 }
 
@@ -94,13 +107,21 @@ const limit = fc.oneof(
   { weight: 2, arbitrary: fc.integer({ min: 6, max: 20 }) },
 );
 
+/** A beat of 400 ms has 16 ticks, one of 15 s has 128, and the ticks are what a history costs. */
+const interval = fc.oneof(
+  { weight: 14, arbitrary: fc.constant(400) },
+  { weight: 4, arbitrary: fc.constant(1_000) },
+  { weight: 1, arbitrary: fc.constant(3_300) },
+  { weight: 1, arbitrary: fc.constant(15_000) },
+);
+
 /** Durations are shares of the heartbeat, so that no history needs many beats to come to all of them. */
 const scaled = fc
   .record({
     limit,
     connections: fc.integer({ min: 1, max: 3 }),
     perNode: oneIn(12, fc.integer({ min: 2, max: 8 })),
-    interval: fc.constantFrom(400, 1_000, 3_300, 15_000),
+    interval,
     missed: fc.integer({ min: 1, max: 3 }),
     probe: fc.constantFrom(50, 200, 1_000),
     sweep: fc.constantFrom(0.5, 2, 5),
@@ -121,6 +142,9 @@ const scaled = fc
     failures: fc.integer({ min: 1, max: 5 }),
     reset: fc.constantFrom(0.5, 2, 6),
     successes: fc.integer({ min: 1, max: 3 }),
+    tiers: oneIn(5, fc.constant(true)),
+    drainTimeout: fc.constantFrom(0.5, 2, 5),
+    drainSpread: fc.constantFrom(0, 0.1, 0.5),
   })
   .map((shares): Setting => {
     const of = (share: number, least = 1) => Math.max(least, Math.round(share * shares.interval));
@@ -135,11 +159,14 @@ const scaled = fc
       window: of(shares.window, 0),
       queue: of(shares.queue, 0),
       reset: of(shares.reset),
+      tiers: shares.tiers === true,
+      drainTimeout: of(shares.drainTimeout),
+      drainSpread: of(shares.drainSpread, 0),
     };
   });
 
 export const anySetting: fc.Arbitrary<Setting> = fc.oneof(
-  { weight: 9, arbitrary: scaled },
+  { weight: 29, arbitrary: scaled },
   { weight: 1, arbitrary: limit.map((most): Setting => ({ ...DEFAULTS, limit: most })) },
 );
 

@@ -1,5 +1,6 @@
 import type {
   AdmittedEvent,
+  DrainingEvent,
   RejectedEvent,
   WebSocketManagerEvent,
 } from '../../src/events/websocket-manager-event.js';
@@ -17,6 +18,10 @@ export interface Arrival {
   /** How long the event loop had stood still by then. */
   readonly stalledMs: number;
   isGone: boolean;
+  /** What the function of limits said of it; undefined: nothing that can be used. */
+  readonly limit: number | undefined;
+  /** The most managers that the user has had since. */
+  most: number;
   /** Managers of the user that had been made when it was refused. */
   madeWhenRefused?: number | undefined;
   /** Told to come back now: since when nobody else of the user was given a place. */
@@ -37,7 +42,12 @@ export class Witness {
   lastStallAt = Number.NEGATIVE_INFINITY;
   /** Everybody answers and nobody arrives: who is there stays. */
   isQuiet = false;
+  /** Since when nobody may be let in. */
+  drainsSince: number | undefined;
+  drainEvents: DrainingEvent[] = [];
   refused = 0;
+  /** How often what happened, for who wants to know what the histories came to. */
+  readonly tally = new Map<string, number>();
   readonly judge: EvictionJudge;
   private readonly ended = new Map<string, Member>();
 
@@ -62,6 +72,8 @@ export class Witness {
 
   /** After everything of an instant has happened. */
   settled(): void {
+    // Who was being served when the drain began is sent away, and all others go, too.
+    if (this.drainsSince !== undefined) this.judge.roomMade.clear();
     for (const [user, at] of this.judge.roomMade)
       this.complain(`${user} lost a living session at ${at - 1_000_000} ms for nobody`);
     this.judge.roomMade.clear();
@@ -74,21 +86,30 @@ export class Witness {
   private added(manager: Manager): void {
     const { user, userId, id, sessionKey: key, priority } = manager;
     this.made.set(userId, (this.made.get(userId) ?? 0) + 1);
-    if (user.managers.size > this.setting.limit)
-      this.complain(`${userId} has ${user.managers.size} managers`);
+    const { size } = user.managers;
+    // Where the limit was lowered, a newcomer takes a place and adds none.
+    const waiting = this.waiting.filter((one) => one.user === userId);
+    const allowed = Math.max(0, ...waiting.map(({ limit = 0, most }) => Math.max(limit, most)));
+    if (size > allowed) this.complain(`${userId} has ${size} managers of ${allowed}`);
+    for (const arrival of waiting) arrival.most = Math.max(arrival.most, size);
+    if (this.drainsSince !== undefined) this.complain(`${userId} was let in while draining`);
     const { perNode } = this.setting;
     if (perNode !== undefined && this.core.registry.managerCount > perNode)
       this.complain('the node is overfull');
     this.model.members.push({
-      ...{ id, user: userId, key, priority, manager, createdAt: this.now, activeAt: this.now },
-      ...{
-        leftAt: undefined,
-        busy: 0,
-        check: undefined,
-        wasDenied: false,
-        vouchedAt: Number.NEGATIVE_INFINITY,
-        sockets: [],
-      },
+      id,
+      user: userId,
+      key,
+      priority,
+      manager,
+      createdAt: this.now,
+      activeAt: this.now,
+      leftAt: undefined,
+      busy: 0,
+      check: undefined,
+      wasDenied: false,
+      vouchedAt: Number.NEGATIVE_INFINITY,
+      sockets: [],
     });
   }
 
@@ -109,6 +130,7 @@ export class Witness {
   }
 
   private see(event: WebSocketManagerEvent): void {
+    this.count(event);
     try {
       switch (event.type) {
         case 'admitted':
@@ -121,6 +143,9 @@ export class Witness {
         case 'evicted':
           this.judge.judge(this.ended.get(event.managerId), event);
           break;
+        case 'draining':
+          this.drainEvents.push(event);
+          break;
         case 'detached':
           this.checkDetached(event.managerId, event.connectionId, event.reason);
           break;
@@ -128,6 +153,16 @@ export class Witness {
     } catch (error) {
       this.complain(error instanceof Error ? String(error.stack) : String(error));
     }
+  }
+
+  private count(event: WebSocketManagerEvent): void {
+    let name: string = event.type;
+    if (event.type === 'evicted') name = `evicted ${event.reason} ${event.level ?? ''}`;
+    else if (event.type === 'rejected') name = `rejected ${event.reason}`;
+    else if (event.type === 'admitted') name = `admitted ${event.outcome}`;
+    else if (event.type === 'breaker_changed') name = `breaker ${event.to}`;
+    else if (event.type === 'cleanup_finished') name = `cleanup ${event.level} ${event.outcome}`;
+    this.tally.set(name, (this.tally.get(name) ?? 0) + 1);
   }
 
   private checkAdmission({ userId, sessionKey, durationMs, outcome }: AdmittedEvent): void {
@@ -159,6 +194,16 @@ export class Witness {
       this.complain(`${user} was refused without having come`);
       return;
     }
+    if (reason === 'draining') {
+      this.checkDraining(user, retryAfterMs);
+      return;
+    }
+    if (reason === 'internal') {
+      if (arrivals.every(({ limit }) => limit !== undefined))
+        this.complain(`${user} was refused for nothing`);
+      if (durationMs > 0) this.complain(`${user} was kept waiting for a limit`);
+      return;
+    }
     if (reason !== 'over_limit') {
       if (reason !== 'try_later' || this.setting.perNode === undefined)
         this.complain(`refused with ${reason}`);
@@ -173,6 +218,14 @@ export class Witness {
     }
   }
 
+  /** Drawn for each, so that they do not come back together. */
+  private checkDraining(user: string, retryAfterMs = Number.NaN): void {
+    if (this.drainsSince === undefined) this.complain(`${user} was sent away, and nothing drains`);
+    const spread = Math.max(1_000, 2 * this.setting.drainSpread);
+    if (!(retryAfterMs >= 500 && retryAfterMs <= 500 + spread))
+      this.complain(`${user} was told to come back in ${retryAfterMs} ms`);
+  }
+
   private judgeRefusal(first: Arrival, arrivals: readonly Arrival[], retryAfterMs: number | undefined): void {
     if (arrivals.some(({ isGone }) => isGone)) return;
     this.refused++;
@@ -182,8 +235,11 @@ export class Witness {
   }
 
   /** What is wrong with a refusal; undefined: nothing is. */
-  private complaintAbout({ user, key, at, promise }: Arrival, retryAfterMs = Infinity): string | undefined {
-    const { grace, refill, limit, perNode } = this.setting;
+  private complaintAbout(
+    { user, key, at, promise, limit = 0 }: Arrival,
+    retryAfterMs = Infinity,
+  ): string | undefined {
+    const { grace, refill, perNode } = this.setting;
     // A place that was made for the next in line is not free.
     const taken = this.model.of(user).length + (this.judge.roomMade.has(user) ? 1 : 0);
     if (taken < limit && perNode === undefined) return `${user} was refused below the limit`;
@@ -211,6 +267,11 @@ export class Witness {
       this.complain(`a connection of ${nameOf(member)} answers, and was taken for dead`);
     if (this.isQuiet && reason === 'no_pong')
       this.complain(`a connection of ${nameOf(member)} ended in a quiet network`);
+    const { expiresAt = Number.POSITIVE_INFINITY } = socket;
+    if (reason === 'token_expired' && this.now < expiresAt)
+      this.complain(`a connection of ${nameOf(member)} ended before its credentials`);
+    if (reason === 'draining' && this.drainsSince === undefined)
+      this.complain(`a connection of ${nameOf(member)} was drained, and nothing drains`);
     member.sockets = member.sockets.filter((one) => one !== socket);
     if (member.sockets.length === 0) member.leftAt = this.now;
   }

@@ -1,9 +1,12 @@
+import { DrainService } from '../../src/admission/drain.service.js';
 import type { Refused } from '../../src/admission/websocket-manager.factory.js';
-import { checkUserContext } from '../../src/options/user-context.js';
+import { type CheckedUserContext, checkUserContext } from '../../src/options/user-context.js';
 import type { FakeClock, FakePeer } from '../../src/testing/index.js';
 import { Core } from '../support/core.js';
 import { CountingStore } from './counting-store.js';
 import { type Action, type Check, type History, type Hook, type Peer, USERS } from './history.js';
+import { HistoryClock } from './history-clock.js';
+import { Limits } from './limits.js';
 import { type Member, Model } from './model.js';
 import { recount } from './recount.js';
 import { restartIds } from './repeatable-ids.js';
@@ -13,12 +16,18 @@ import { type Arrival, Witness } from './witness.js';
 
 type Arrive = Extract<Action, { do: 'arrive' }>;
 
+const HOOK_FAILED = new Error('a hook of this session fails');
+
+/** Timers that are always there: the heartbeat's and the sweep's. */
+const OURS = 2;
+
 /** Lives a history through, and looks around after every step. */
 export class World {
   readonly sockets: ScriptedSocket[] = [];
   readonly model: Model;
   readonly witness: Witness;
-  /** Newcomers who were told when to come back, and have not yet. */
+  steps = 0;
+  /** Newcomers who were told when to come back, and have not yet; and handshakes under way. */
   private away = 0;
   private mayComeBack = true;
   private readonly endWork = new Map<string, (() => void)[]>();
@@ -27,6 +36,7 @@ export class World {
     readonly core: Core,
     readonly store: CountingStore,
     readonly setting: Setting,
+    private readonly limits: Limits,
   ) {
     this.model = new Model(setting);
     this.witness = new Witness(core, this.model, setting);
@@ -34,15 +44,19 @@ export class World {
 
   static async start(setting: Setting): Promise<World> {
     const store = new CountingStore();
+    const limits = new Limits(setting.limit);
     restartIds();
-    return new World(await Core.start(optionsOf(setting, store)), store, setting);
+    const perUser = setting.tiers ? ({ userId }: CheckedUserContext) => limits.answer(userId) : setting.limit;
+    const core = await Core.start(optionsOf(setting, store, perUser), new HistoryClock());
+    return new World(core, store, setting, limits);
   }
 
   /** @throws what was found first against the contract. */
-  static async live({ setting, actions }: History): Promise<World> {
+  static async live({ setting, actions, whileDraining }: History): Promise<World> {
     const world = await World.start(setting);
     for (const action of actions) await world.live(action);
-    await world.end();
+    if (whileDraining) await world.drain(whileDraining);
+    else await world.end();
     return world;
   }
 
@@ -51,6 +65,7 @@ export class World {
   }
 
   async live(action: Action): Promise<void> {
+    this.steps++;
     await this.take(action);
     await this.clock.settle();
     this.look(action.do);
@@ -87,9 +102,9 @@ export class World {
     this.nothingIsOpen(this.sockets.filter(({ connection }) => connection.detached));
     for (const socket of this.sockets) socket.leave();
     // The longest way to be forgotten: hooks and closing handshakes, the window, the grace, each with its tick.
-    await this.pass(
-      Math.max(grace, 100) + window + grace + 4 * hook + queue + 4 * probe + interval / 2 + 1_200,
-    );
+    const most = Math.max(grace, 100) + window + grace + 4 * hook + queue + 4 * probe + interval / 2 + 1_200;
+    for (const until = this.clock.now() + most; this.clock.now() < until && !this.isEmpty; )
+      await this.clock.advance(interval / 2);
     this.look('all have left');
     this.nothingIsLeft();
   }
@@ -106,6 +121,9 @@ export class World {
         this.witness.stalledMs += this.msOf(action.for);
         await this.clock.stall(this.msOf(action.for));
         this.witness.lastStallAt = this.clock.now();
+        return;
+      case 'limit':
+        this.limits.become(USERS[action.user] as string, action.becomes);
         return;
       case 'wall':
         return this.clock.setWall(this.clock.wallNow() + action.by);
@@ -173,21 +191,38 @@ export class World {
       at: this.clock.now(),
       stalledMs: this.witness.stalledMs,
       isGone: false,
+      limit: this.setting.tiers ? this.limits.of(user) : this.setting.limit,
+      most: this.model.of(user).length,
       promise,
     };
     const { goneAfter } = action;
     if (goneAfter) this.clock.io(() => Object.assign(arrival, { isGone: true }), this.msOf(goneAfter));
     this.witness.waiting.push(arrival);
     const context = checkUserContext({ userId: user, sessionKey: key, priority: action.priority });
-    const isFree = this.model.of(user).length < this.setting.limit && this.setting.perNode === undefined;
+    const isFree =
+      arrival.most < (arrival.limit ?? 0) &&
+      this.setting.perNode === undefined &&
+      this.witness.drainsSince === undefined;
     const isAlone = !this.witness.waiting.some((one) => one !== arrival && one.user === user);
-    void this.core.factory.admit(context, { isGone: () => arrival.isGone }).then((result) => {
+    const answer = this.core.factory.admit(context, { isGone: () => arrival.isGone });
+    void Promise.resolve(answer).then((result) => {
       this.witness.waiting.splice(this.witness.waiting.indexOf(arrival), 1);
       if (isFree && isAlone && !(result.admitted && this.clock.now() === arrival.at))
         this.witness.complain(`${user} had to wait below the limit`);
       if (!result.admitted) return this.refused(action, arrival, result);
       const member = this.model.members.find(({ id }) => id === result.manager.id);
-      if (member && !arrival.isGone && action.attaches) this.attach(member, action);
+      const { attaches, attachesAfter, expires } = action;
+      if (!member || arrival.isGone || !attaches) return;
+      const expiresAt = expires && arrival.at + this.msOf(expires);
+      if (!attachesAfter) return this.attach(member, action, expiresAt);
+      this.away++;
+      this.clock.io(
+        () => {
+          this.away--;
+          if (member.manager.isOpen) this.attach(member, action, expiresAt);
+        },
+        Math.min(this.msOf(attachesAfter), 2 * this.setting.interval),
+      );
     });
   }
 
@@ -206,11 +241,12 @@ export class World {
     }, retryAfterMs);
   }
 
-  private attach(member: Member, { peer, hook, check }: Arrive): void {
+  private attach(member: Member, { peer, hook, check }: Arrive, expiresAt: number | undefined): void {
     const { half, fake } = this.peerOf(peer);
     const socket = new ScriptedSocket(this.clock, fake, half);
     this.sockets.push(socket);
-    socket.bind(member.manager.attach(socket));
+    socket.expiresAt = expiresAt;
+    socket.bind(member.manager.attach(socket, expiresAt));
     member.sockets.push(socket);
     member.leftAt = undefined;
     if (hook) member.manager.onClose(() => this.runHook(member, hook));
@@ -222,9 +258,9 @@ export class World {
       this.witness.complain('a hook ran before the slot was free');
     switch (hook) {
       case 'throws':
-        throw new Error('the hook of this session fails');
+        throw HOOK_FAILED;
       case 'rejects':
-        return Promise.reject(new Error('the hook of this session fails'));
+        return Promise.reject(HOOK_FAILED);
       case 'hangs':
         return new Promise<never>(() => {});
       case 'slow':
@@ -243,7 +279,7 @@ export class World {
         case 'dead':
           return false;
         case 'throws':
-          throw new Error('the check of this session fails');
+          throw HOOK_FAILED;
         case 'hangs':
           return new Promise<never>(() => {});
         case 'late':
@@ -286,9 +322,47 @@ export class World {
     return msOf(moment, this.setting);
   }
 
+  /** The node goes: nobody is let in, all are told and closed, and nothing is left when it says so. */
+  private async drain(actions: readonly Action[]): Promise<void> {
+    const { clock, registry, ledger, drain, events, options } = this.core;
+    // No gateway, and no door: nobody has disconnect hooks, and nobody is held only to be told.
+    const nobody = { whenDisconnected: async () => {}, whenHeldAreGone: async () => {} } as never;
+    const service = new DrainService(clock, registry, ledger, nobody, nobody, drain, events, options);
+    this.mayComeBack = false;
+    this.witness.drainsSince = clock.now();
+    let isOver = false;
+    const drained = service.drain();
+    void drained.then(() => {
+      isOver = true;
+    });
+    if (service.drain() !== drained) this.witness.complain('it drains twice');
+    for (const action of actions) await this.live(action);
+    const { drainTimeout, drainSpread, hook, interval, probe, queue } = this.setting;
+    const until = Math.max(clock.now(), this.witness.drainsSince + drainTimeout + 100);
+    await this.pass(until - clock.now());
+    // A node that stood still cannot have ended anybody meanwhile.
+    if (!isOver && this.witness.lastStallAt < this.witness.drainsSince) throw new Error('it drains for ever');
+    await this.pass(drainSpread + 2 * hook + interval + 2 * probe + queue + 1_200);
+    if (!isOver) throw new Error('it drains for ever');
+    if (registry.managerCount > 0) throw new Error(`${registry.managerCount} managers are left`);
+    if (this.witness.waiting.length > 0)
+      throw new Error('somebody waits at the door of a node that has gone');
+    if (this.witness.drainEvents.map(({ phase }) => phase).join() !== 'started,finished')
+      throw new Error('the drain was not told as it was');
+    this.nothingIsOpen(this.sockets);
+    if (this.clock.timerCount !== OURS) throw new Error(`${this.clock.timerCount - OURS} timers are left`);
+  }
+
+  private get isEmpty(): boolean {
+    const isForgotten = this.core.registry.userCount === 0;
+    return (
+      isForgotten && this.clock.timerCount === OURS && this.sockets.every(({ state }) => state === 'closed')
+    );
+  }
+
   private nothingIsLeft(): void {
-    // The heartbeat and the sweep.
-    if (this.clock.timerCount !== 2) throw new Error(`${this.clock.timerCount - 2} timers are left`);
+    if (this.core.registry.userCount > 0) throw new Error('somebody is not forgotten');
+    if (this.clock.timerCount !== OURS) throw new Error(`${this.clock.timerCount - OURS} timers are left`);
     this.nothingIsOpen(this.sockets);
   }
 

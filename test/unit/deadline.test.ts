@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { settleWithin } from '../../src/clock/deadline.js';
+import { settleWithin, whenSettled } from '../../src/clock/deadline.js';
 import { FakeClock } from '../../src/testing/index.js';
 
 describe('settleWithin', () => {
@@ -36,9 +36,12 @@ describe('settleWithin', () => {
   it('is late after its time, and not before', async () => {
     const clock = new FakeClock();
     let status: string | undefined;
-    void settleWithin(clock, 100, () => new Promise(() => {})).then((settled) => {
-      status = settled.status;
-    });
+    void whenSettled(
+      settleWithin(clock, 100, () => new Promise(() => {})),
+      (settled) => {
+        status = settled.status;
+      },
+    );
     await clock.advance(99);
     expect(status).toBeUndefined();
     await clock.advance(1);

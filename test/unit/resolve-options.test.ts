@@ -98,6 +98,7 @@ const WRONG: [key: string, value: unknown, shown: string, allowed: string][] = [
   ['store', {}, 'an object', 'a SlotStore'],
   ['store', 'redis', '"redis"', 'a SlotStore'],
   ['storeTimeoutMs', 0, '0', 'milliseconds from 1'],
+  ['useStockMessageHandling', 'yes', '"yes"', 'true or false'],
   ['cleanup.moderateThreshold', 0.5, '0.5', 'at least cleanup.proactiveThreshold (0.6)'],
   ['cleanup.aggressiveThreshold', 0.64, '0.64', 'at least cleanup.moderateThreshold (0.65)'],
   ['drain.spreadMs', 10_001, '10001', 'at most drain.timeoutMs (10000)'],
@@ -153,6 +154,7 @@ describe('resolveOptions', () => {
       drain: { timeoutMs: 10_000, spreadMs: 3_000 },
       store: undefined,
       storeTimeoutMs: 100,
+      useStockMessageHandling: false,
     });
   });
 

@@ -1,0 +1,150 @@
+import type { MessageMappingProperties } from '@nestjs/websockets';
+import { from, isObservable, type ObservableInput, type Subscription } from 'rxjs';
+import { CONNECTION, type ManagedWebSocket } from './managed-websocket.js';
+
+type MessageCallback = MessageMappingProperties['callback'];
+
+/** A gateway, as its connections share it: where in the list of handlers each message's handler is. */
+export interface GatewayRoutes {
+  indexOf?: ReadonlyMap<unknown, number>;
+}
+
+/** What one gateway is to one socket. A socket of several gateways on a path has a chain of them. */
+export interface GatewayBinding {
+  readonly routes: GatewayRoutes;
+  readonly callbacks: readonly MessageCallback[];
+  onDisconnect: ((...args: unknown[]) => void) | undefined;
+  next: GatewayBinding | undefined;
+}
+
+/** What the platform's default parser yields, or a parser of the application. */
+interface Message {
+  readonly event?: unknown;
+  readonly data?: unknown;
+}
+
+/**
+ * Takes messages to their handlers, and answers back, as Nest's WsAdapter does: with one map for each gateway and
+ * one listener for all sockets, where that builds a pipeline of observables for every socket and every message.
+ */
+export class MessageDispatcher {
+  private readonly onMessage: (this: ManagedWebSocket, data: Buffer, isBinary: boolean) => void;
+
+  constructor(
+    /** The adapter's parser of the moment; it may be set at any time. */
+    private readonly parse: (data: unknown) => Message | undefined,
+    private readonly report: (hook: string, error: unknown) => void,
+  ) {
+    const dispatcher = this;
+    this.onMessage = function (data, isBinary) {
+      dispatcher.dispatch(this, isBinary ? data : data.toString());
+    };
+  }
+
+  /** Hands the socket's messages to the gateway from here on. */
+  bind(socket: ManagedWebSocket, routes: GatewayRoutes, handlers: readonly MessageMappingProperties[]): void {
+    routes.indexOf ??= new Map(handlers.map(({ message }, index) => [message, index]));
+    const callbacks = handlers.map(({ callback }) => callback);
+    const binding: GatewayBinding = { routes, callbacks, onDisconnect: undefined, next: undefined };
+    const last = lastOf(socket.gateway);
+    if (last) {
+      last.next = binding;
+      return;
+    }
+    socket.gateway = binding;
+    socket.on('message', this.onMessage);
+    socket.on('close', onClose);
+  }
+
+  private dispatch(socket: ManagedWebSocket, data: unknown): void {
+    for (let binding = socket.gateway; binding; binding = binding.next) {
+      // Parsed for each gateway: what one of them does to its message is nothing to the others.
+      const message = this.parsed(data);
+      if (!message) return;
+      const index = binding.routes.indexOf?.get(message.event);
+      if (index !== undefined) void this.run(socket, binding.callbacks[index] as MessageCallback, message);
+    }
+  }
+
+  private parsed(data: unknown): Message | undefined {
+    try {
+      return this.parse(data);
+    } catch (error) {
+      // Anybody can send what is no JSON; a parser that fails otherwise is the application's own.
+      if (!(error instanceof SyntaxError)) this.report('message parser', error);
+      return undefined;
+    }
+  }
+
+  private async run(
+    socket: ManagedWebSocket,
+    callback: MessageCallback,
+    { data, event }: Message,
+  ): Promise<void> {
+    const manager = socket[CONNECTION]?.manager;
+    manager?.workBegins();
+    try {
+      const answer: unknown = await callback(data, event as string);
+      if (isObservable(answer)) this.stream(socket, answer);
+      else this.send(socket, answer);
+    } catch (error) {
+      this.report('message handler', error);
+    } finally {
+      manager?.workEnds();
+    }
+  }
+
+  /** Sends what the observable emits, until it completes or the socket closes. */
+  private stream(socket: ManagedWebSocket, answers: ObservableInput<unknown>): void {
+    if (socket.readyState === CLOSED) return;
+    const manager = socket[CONNECTION]?.manager;
+    manager?.workBegins();
+    const subscription = from(answers).subscribe({
+      next: (answer) => this.trySend(socket, answer),
+      error: (error: unknown) => this.report('message handler', error),
+    });
+    socket.streams ??= new Set();
+    socket.streams.add(subscription);
+    subscription.add(() => {
+      socket.streams?.delete(subscription);
+      manager?.workEnds();
+    });
+  }
+
+  private trySend(socket: ManagedWebSocket, answer: unknown): void {
+    try {
+      this.send(socket, answer);
+    } catch (error) {
+      this.report('message handler', error);
+    }
+  }
+
+  private send(socket: ManagedWebSocket, answer: unknown): void {
+    if (answer === undefined || answer === null || socket.readyState !== OPEN) return;
+    socket.send(JSON.stringify(answer));
+  }
+}
+
+const OPEN = 1;
+const CLOSED = 3;
+
+/** Calls back when the socket has closed. @returns whether the socket is one whose messages are dispatched here. */
+export function onDisconnect(socket: ManagedWebSocket, callback: (...args: unknown[]) => void): boolean {
+  const binding = lastOf(socket.gateway);
+  if (!binding || binding.onDisconnect) return false;
+  binding.onDisconnect = callback;
+  return true;
+}
+
+function onClose(this: ManagedWebSocket, code: number, reason: Buffer): void {
+  for (const stream of this.streams ?? []) stream.unsubscribe();
+  for (let binding = this.gateway; binding; binding = binding.next) binding.onDisconnect?.(code, reason);
+}
+
+function lastOf(binding: GatewayBinding | undefined): GatewayBinding | undefined {
+  let last = binding;
+  while (last?.next) last = last.next;
+  return last;
+}
+
+export type Streams = Set<Subscription>;
