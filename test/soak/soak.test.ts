@@ -1,9 +1,10 @@
 import { mkdirSync, mkdtempSync, writeFileSync } from 'node:fs';
+import { connect, type NetConnectOpts } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, it, onTestFinished } from 'vitest';
-import { sleep, until } from '../support/stranger.js';
+import { type KnockOptions, sleep, until } from '../support/stranger.js';
 import { now, watchLags } from './clock.mjs';
 import { type Attempt, Crowd, Newcomers, type Seat } from './crowd.js';
 import { FAULTS, knockUntilHeard, type Scene } from './faults.js';
@@ -143,9 +144,13 @@ class Soak {
       fullUsers: this.fullUsers,
       next: () => ++this.number,
       letIn: async (userId) => {
-        const startedAt = now();
-        const answer = await knockUntilHeard(this.soaked.socketUrl(userId));
-        const from = Math.max(startedAt, now() - answer.ms);
+        // From when the kernel has a place for it in its queue: what comes before, the server has not heard of.
+        let from = now();
+        const createConnection = ((options: NetConnectOpts) =>
+          connect(options).once('connect', () => {
+            from = now();
+          })) as KnockOptions['createConnection'];
+        const answer = await knockUntilHeard(this.soaked.socketUrl(userId), { createConnection });
         if (answer.refusal) throw new Error(`${userId} was refused with ${answer.refusal.body.reason}`);
         this.faultWaits.push({ userId, from, to: now() });
         return answer;
@@ -351,6 +356,9 @@ describe(`${MINUTES} minutes of coming and going, with a fault every ${FAULT_EVE
         toldToWait: soak.refusals,
         overtakenByOthersOfTheirUser: soak.overtaken,
         notHeardOfByTheServer: soak.unheard,
+        // By the server's own clock, from the factory being asked to its answer.
+        decided: of('admission_duration_seconds_count'),
+        decidedWithin1100Ms: of('admission_duration_seconds_bucket', { le: '1.1' }),
       },
       heapMiB: {
         empty: mib(empty.heapUsed),
