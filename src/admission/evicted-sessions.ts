@@ -28,6 +28,7 @@ export class EvictedSessions {
   ) {
     registry.observe({
       managerRemoved: (manager) => this.note(manager),
+      remembers: (user) => this.byUser.has(user),
       userForgotten: (user) => this.byUser.delete(user),
     });
   }

@@ -113,8 +113,22 @@ export function managedWebSocketClass(base: WebSocketClass, sink: SocketErrorSin
     }
 
     sendUncounted(data: string): void {
-      if (this.stream && this.readyState === OPEN) this.stream.write(textFrame(data));
-      else super.send(data);
+      if (!this.stream || this.readyState !== OPEN) {
+        super.send(data);
+        return;
+      }
+      if (this.stream.writableCorked === 0) {
+        // What else this turn has to say goes out with it, in one system call.
+        this.stream.cork();
+        process.nextTick(uncork, this.stream);
+      }
+      this.stream.write(textFrame(data));
+    }
+
+    override terminate(): void {
+      // What was sent before is on its way, as it would be without us.
+      if (this.stream) uncork(this.stream);
+      super.terminate();
     }
 
     writeTo(stream: Duplex): void {
@@ -189,6 +203,10 @@ export function managedWebSocketClass(base: WebSocketClass, sink: SocketErrorSin
 
 const OPEN = 1;
 const CLOSED = 3;
+
+function uncork(stream: Duplex): void {
+  stream.uncork();
+}
 
 /** Whether `ws` writes the message at once and in one piece, whatever comes after it. */
 function isWhole(data: unknown, options: unknown): boolean {

@@ -106,7 +106,7 @@ export class WebSocketManagerFactory {
 
   private leave(user: UserRecord): void {
     user.admissions--;
-    this.registry.forgetLater(user);
+    this.registry.forgetIfUnused(user);
   }
 
   private decide(

@@ -30,6 +30,7 @@ export class CircuitBreakerService {
     @Inject(RESOLVED_OPTIONS) private readonly options: ResolvedOptions,
   ) {
     registry.observe({
+      remembers: (user) => this.breakers.has(user),
       userForgotten: (user) => {
         this.breakers.delete(user);
         this.reported.delete(user);

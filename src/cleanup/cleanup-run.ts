@@ -51,6 +51,7 @@ export class CleanupRun {
   ) {
     this.startedAt = context.clock.now();
     this.examined = user.managers.size;
+    user.cleanups++;
   }
 
   /** The user's managers, as they are now. */
@@ -145,6 +146,7 @@ export class CleanupRun {
   /** Waits for the application's hooks, tells the breaker, and says what happened. */
   async conclude(report: CleanupReport): Promise<CleanupReport> {
     const hooksWentWell = (await Promise.all(this.endings)).every(Boolean);
+    this.user.cleanups--;
     this.attempt.settle(hooksWentWell && report.outcome !== 'nothing_freed');
     const outcome: CleanupOutcome = hooksWentWell ? report.outcome : 'hooks_failed';
     const { level, examined, freed, durationMs } = report;
@@ -158,6 +160,7 @@ export class CleanupRun {
       freed,
       durationMs,
     });
+    this.context.registry.forgetIfUnused(this.user);
     return { ...report, outcome };
   }
 

@@ -68,7 +68,10 @@ export class CleanupService {
     @Inject(RESOLVED_OPTIONS) private readonly options: ResolvedOptions,
   ) {
     this.context = { clock, registry, detector, events, rules: rulesOf(options) };
-    registry.observe({ userForgotten: (user) => this.budgets.delete(user) });
+    registry.observe({
+      remembers: (user) => this.budgets.has(user),
+      userForgotten: (user) => this.budgets.delete(user),
+    });
   }
 
   /** Starts to act on what the heartbeat and the clock find. */

@@ -18,6 +18,8 @@ export interface RegistryObserver {
   managerRemoved?(manager: Manager): void;
   /** Something changed that the manager's status follows from. */
   managerTouched?(manager: Manager): void;
+  /** Whether something is kept for the user that has to outlive the last manager. */
+  remembers?(user: UserRecord): boolean;
   /** Nothing is left of the user: whatever is kept for it can go. */
   userForgotten?(user: UserRecord): void;
 }
@@ -138,7 +140,7 @@ export class ManagerRegistry {
     this.byStatus[manager.status]--;
     this.pressureChanged(manager.user);
     for (const observer of this.observers) observer.managerRemoved?.(manager);
-    this.forgetLater(manager.user);
+    this.forgetIfUnused(manager.user);
   }
 
   /** For whoever assesses. */
@@ -174,18 +176,26 @@ export class ManagerRegistry {
   }
 
   /** What is kept for a user outlives the last manager by the grace, so that a reload changes nothing. */
-  forgetLater(user: UserRecord): void {
-    if (user.isUnused) this.unused.schedule(user, this.clock.now() + this.options.cleanup.graceMs);
+  forgetIfUnused(user: UserRecord): void {
+    if (!user.isUnused) return;
+    const isRemembered = this.observers.some((observer) => observer.remembers?.(user));
+    if (isRemembered) this.unused.schedule(user, this.clock.now() + this.options.cleanup.graceMs);
+    else this.forget(user);
   }
 
   forgetUnused(now: number): void {
     this.unused.advance(now, (user) => {
-      if (!user.isUnused || this.users.get(user.userId) !== user) return;
-      this.users.delete(user.userId);
-      toggle(this.pressured, user, false);
-      toggle(this.full, user, false);
-      for (const observer of this.observers) observer.userForgotten?.(user);
+      if (user.isUnused) this.forget(user);
     });
+  }
+
+  private forget(user: UserRecord): void {
+    if (this.users.get(user.userId) !== user) return;
+    this.users.delete(user.userId);
+    this.unused.cancel(user);
+    toggle(this.pressured, user, false);
+    toggle(this.full, user, false);
+    for (const observer of this.observers) observer.userForgotten?.(user);
   }
 }
 

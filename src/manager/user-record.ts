@@ -12,6 +12,8 @@ export class UserRecord implements Due {
   countEverywhere: number | undefined;
   /** Admissions under way: the record is not forgotten meanwhile. */
   admissions = 0;
+  /** Cleanups that have not come to their end, the application's hooks included: nor during those. */
+  cleanups = 0;
   private sessions: Map<string, Manager> | undefined;
   private freedListeners: Set<() => void> | undefined;
 
@@ -23,7 +25,7 @@ export class UserRecord implements Due {
   }
 
   get isUnused(): boolean {
-    return this.managers.size === 0 && this.admissions === 0;
+    return this.managers.size === 0 && this.admissions === 0 && this.cleanups === 0;
   }
 
   session(sessionKey: string | undefined): Manager | undefined {

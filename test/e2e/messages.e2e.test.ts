@@ -62,7 +62,7 @@ async function start(way: Way, gateways: readonly Type[], { configure, providers
   return `ws://127.0.0.1:${(app.getHttpServer().address() as AddressInfo).port}`;
 }
 
-const QUIET_MS = 120;
+const QUIET_MS = 300;
 
 /** Sends the messages one by one, and returns what came back until nothing more does. */
 async function converse(url: string, messages: readonly (object | string | Buffer)[], path = '/m') {
@@ -90,8 +90,9 @@ async function expectSame(
   messages: readonly (object | string | Buffer)[],
   setup?: Setup,
 ): Promise<string[]> {
-  const answers: string[][] = [];
-  for (const way of WAYS) answers.push(await converse(await start(way, makeGateways(), setup), messages));
+  const urls: string[] = [];
+  for (const way of WAYS) urls.push(await start(way, makeGateways(), setup));
+  const answers = await Promise.all(urls.map((url) => converse(url, messages)));
   const [platform, ours, stock] = answers as [string[], string[], string[]];
   expect(ours).toEqual(platform);
   expect(stock).toEqual(platform);

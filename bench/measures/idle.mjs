@@ -1,0 +1,35 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { SERVERS, withServer } from '../processes.mjs';
+
+/** By then every connection has had its first ping, and whatever that leaves behind. */
+const PINGED_AFTER_MS = 7_000;
+
+/** Whether a connection stays as small when there are many, and for how long. */
+export const idle = {
+  id: 'idle',
+  title: 'Many idle connections',
+  servers: ['bare-ws', 'nest-ws', 'ours'],
+  rounds: 2,
+  metrics: {
+    manyHeapBytes: {
+      title: 'heap of an idle connection among many',
+      unit: 'bytes',
+      aims: { 'nest-ws': 0.35 },
+    },
+    manyConnectUs: { title: 'server CPU of a connect, up to that many', unit: 'us' },
+  },
+  settings: { full: { count: 15_000 }, short: { count: 5_000 } },
+
+  run: (name, { count }) =>
+    withServer(name, {}, async (server, load) => {
+      await load.ask('cycle', { count: 1_000 });
+      await sleep(SERVERS[name].forgetsWithinMs ?? 0);
+      const empty = await server.ask('heap');
+      const before = server.cpuUs();
+      const { opened } = await load.ask('open', { count });
+      const manyConnectUs = (server.cpuUs() - before) / opened;
+      await sleep(PINGED_AFTER_MS);
+      const full = await server.ask('heap');
+      return { manyHeapBytes: (full.heapUsed - empty.heapUsed) / opened, manyConnectUs };
+    }),
+};
