@@ -27,10 +27,17 @@ type HandleUpgrade = (request: IncomingMessage, socket: Duplex, head: Buffer, on
 
 /** What this package uses of `ws`' WebSocketServer. */
 export interface WebSocketServerLike {
-  options: { WebSocket: new (...args: never[]) => WebSocketLike };
+  options: {
+    WebSocket: new (...args: never[]) => WebSocketLike;
+    verifyClient?: VerifyClient | undefined;
+  };
   handleUpgrade: HandleUpgrade;
   emit(event: string, ...args: unknown[]): boolean;
 }
+
+type Verdict = (accepted: boolean, ...answer: unknown[]) => void;
+/** With one parameter it returns its verdict, with two it calls back. */
+type VerifyClient = (info: { readonly req: IncomingMessage }, verdict: Verdict) => unknown;
 
 interface Upgrade {
   readonly request: IncomingMessage;
@@ -48,7 +55,14 @@ interface Refusal {
   readonly error?: unknown;
 }
 
-const HANDSHAKE_KEY = /^[+/0-9A-Za-z]{22}==$/;
+/** A handshake that `ws` is looking at. */
+interface UnderWay {
+  readonly socket: Duplex;
+  readonly onUpgraded: OnUpgraded;
+  readonly startedAt: number;
+  /** What is to be done with it once it is completed. */
+  completed: OnUpgraded | undefined;
+}
 
 /**
  * The only way in. Every upgrade of every gateway's server passes here before its 101, so that no message can be
@@ -65,19 +79,36 @@ export class Door implements SocketErrorSink {
     @Inject(RESOLVED_OPTIONS) private readonly options: ResolvedOptions,
   ) {}
 
-  /** Puts admission in front of a server's handshake. */
+  /**
+   * Puts admission into a server's handshake, where `ws` asks whether it is to be completed: nothing is left then that
+   * could be wrong with it, and no place is taken, perhaps from somebody alive, for one that cannot succeed.
+   */
   guard(server: WebSocketServerLike): void {
-    server.options.WebSocket = managedWebSocketClass(server.options.WebSocket, this);
+    const { options } = server;
+    options.WebSocket = managedWebSocketClass(options.WebSocket, this);
     const accept = server.handleUpgrade.bind(server);
+    const underWay = new WeakMap<IncomingMessage, UnderWay>();
     server.handleUpgrade = (request, socket, head, onUpgraded) => {
-      // Between the request and the handshake the socket is nobody's, and its error would end the process.
-      socket.on('error', destroyOnError);
-      const complete = (then: OnUpgraded) => {
-        socket.off('error', destroyOnError);
-        accept(request, socket, head, then);
-      };
-      this.receive({ request, socket, complete, startedAt: this.clock.now() }, onUpgraded);
+      const upgrade: UnderWay = { socket, onUpgraded, startedAt: this.clock.now(), completed: undefined };
+      underWay.set(request, upgrade);
+      try {
+        accept(request, socket, head, (webSocket) => upgrade.completed?.(webSocket, request));
+      } catch (error) {
+        this.fail(socket, error);
+      }
     };
+    const { verifyClient } = options;
+    options.verifyClient = verifiedBy(verifyClient, (request, verdict) => {
+      const upgrade = underWay.get(request);
+      // An answer is given once, however often it is asked for.
+      if (!upgrade || !underWay.delete(request)) return;
+      const { socket, startedAt, onUpgraded } = upgrade;
+      const complete = (then: OnUpgraded) => {
+        upgrade.completed = then;
+        verdict(true);
+      };
+      this.receive({ request, socket, complete, startedAt }, onUpgraded);
+    });
   }
 
   listenerFailed(event: string, error: unknown): void {
@@ -90,16 +121,8 @@ export class Door implements SocketErrorSink {
 
   /** What can be answered at once is answered within the call: most upgrades never wait for anything. */
   private receive(upgrade: Upgrade, onUpgraded: OnUpgraded): void {
-    const fail = (error: unknown) => {
-      this.events.report({ type: 'hook_failed', hook: 'upgrade', error });
-      upgrade.socket.destroy();
-    };
+    const fail = (error: unknown) => this.fail(upgrade.socket, error);
     try {
-      if (!isHandshake(upgrade.request)) {
-        // `ws` says what is wrong with it; should it see nothing wrong, it still does not come in.
-        upgrade.complete((webSocket) => webSocket.terminate());
-        return;
-      }
       const done = whenSettled(this.identify(upgrade.request), (context) =>
         'reason' in context ? this.refuse(upgrade, context) : this.admit(upgrade, context, onUpgraded),
       );
@@ -107,6 +130,11 @@ export class Door implements SocketErrorSink {
     } catch (error) {
       fail(error);
     }
+  }
+
+  private fail(socket: Duplex, error: unknown): void {
+    this.events.report({ type: 'hook_failed', hook: 'upgrade', error });
+    socket.destroy();
   }
 
   private identify(
@@ -258,10 +286,6 @@ export class Door implements SocketErrorSink {
   }
 }
 
-function destroyOnError(this: Duplex): void {
-  this.destroy();
-}
-
 function isToldByClose(reason: RejectionReason): reason is RejectionReason & DisconnectReason {
   return reason !== 'forbidden_origin' && reason !== 'bad_request';
 }
@@ -271,24 +295,20 @@ function reasonToTell(endedBy: EndReason | undefined): DisconnectReason {
   return endedBy === undefined || endedBy === 'left' || endedBy === 'inactive' ? 'internal' : endedBy;
 }
 
-/** What RFC 6455 asks of an opening handshake, checked before anybody's hook is asked about it. */
-function isHandshake({ method, headers }: IncomingMessage): boolean {
-  return (
-    method === 'GET' &&
-    headers.upgrade?.toLowerCase() === 'websocket' &&
-    HANDSHAKE_KEY.test(headers['sec-websocket-key'] ?? '') &&
-    (headers['sec-websocket-version'] === '13' || headers['sec-websocket-version'] === '8') &&
-    isProtocolList(headers['sec-websocket-protocol'])
-  );
-}
-
-const PROTOCOL = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/;
-
-/** `ws` refuses a wrong one too, but only when a place has been taken for it, and perhaps from somebody alive. */
-function isProtocolList(header: string | undefined): boolean {
-  if (header === undefined) return true;
-  const protocols = header.split(',').map((protocol) => protocol.replace(/^[ \t]+|[ \t]+$/g, ''));
-  return protocols.every((name) => PROTOCOL.test(name)) && new Set(protocols).size === protocols.length;
+/** The application's own check first: who does not pass it is not to cost anybody a place either. */
+function verifiedBy(
+  own: VerifyClient | undefined,
+  admit: (request: IncomingMessage, verdict: Verdict) => void,
+): VerifyClient {
+  // `ws` counts the parameters: with two, it waits.
+  return (info, verdict) => {
+    if (!own) return admit(info.req, verdict);
+    if (own.length === 2) {
+      own(info, (accepted, ...answer) => (accepted ? admit(info.req, verdict) : verdict(false, ...answer)));
+    } else if (own(info, verdict)) admit(info.req, verdict);
+    else verdict(false, 401);
+    return undefined;
+  };
 }
 
 /** The peer has hung up while it waited. A FIN is not an event while nobody reads, only a state of the stream. */
