@@ -16,6 +16,16 @@ export default defineConfig({
       },
       {
         test: {
+          name: 'properties',
+          include: ['test/properties/**/*.test.ts'],
+          pool: 'threads',
+          maxWorkers: 2,
+          // As many as the contract asks of every build; the quick run lives a hundred.
+          env: { HISTORIES: process.env.HISTORIES ?? '20000' },
+        },
+      },
+      {
+        test: {
           name: 'e2e',
           include: ['test/e2e/**/*.test.ts'],
           pool: 'forks',

@@ -27,17 +27,28 @@ type HandleUpgrade = (request: IncomingMessage, socket: Duplex, head: Buffer, on
 
 /** What this package uses of `ws`' WebSocketServer. */
 export interface WebSocketServerLike {
-  options: { WebSocket: new (...args: never[]) => WebSocketLike };
+  options: {
+    WebSocket: new (...args: never[]) => WebSocketLike;
+    verifyClient?: VerifyClient | undefined;
+  };
   handleUpgrade: HandleUpgrade;
   emit(event: string, ...args: unknown[]): boolean;
 }
 
+type Verdict = (accepted: boolean, ...answer: unknown[]) => void;
+/** With one parameter it returns its verdict, with two it calls back. */
+type VerifyClient = (info: { readonly req: IncomingMessage }, verdict: Verdict) => unknown;
+
 interface Upgrade {
   readonly request: IncomingMessage;
   readonly socket: Duplex;
-  /** Accepts the handshake. */
-  readonly complete: (onUpgraded: OnUpgraded) => void;
+  /** Tells the platform of a socket that is in. */
+  readonly onUpgraded: OnUpgraded;
   readonly startedAt: number;
+  /** For `ws`, which waits for it; there as soon as it has nothing against the handshake. */
+  verdict: Verdict | undefined;
+  /** What is to be done with the socket once the handshake is completed. */
+  onCompleted: ((webSocket: ManagedWebSocket) => void) | undefined;
 }
 
 interface Refusal {
@@ -47,8 +58,6 @@ interface Refusal {
   readonly detail?: string | undefined;
   readonly error?: unknown;
 }
-
-const HANDSHAKE_KEY = /^[+/0-9A-Za-z]{22}==$/;
 
 /**
  * The only way in. Every upgrade of every gateway's server passes here before its 101, so that no message can be
@@ -65,18 +74,43 @@ export class Door implements SocketErrorSink {
     @Inject(RESOLVED_OPTIONS) private readonly options: ResolvedOptions,
   ) {}
 
-  /** Puts admission in front of a server's handshake. */
+  /**
+   * Puts admission into a server's handshake, where `ws` asks whether it is to be completed: nothing is left then that
+   * could be wrong with it, and no place is taken, perhaps from somebody alive, for one that cannot succeed.
+   */
   guard(server: WebSocketServerLike): void {
-    server.options.WebSocket = managedWebSocketClass(server.options.WebSocket, this);
+    const { options } = server;
+    options.WebSocket = managedWebSocketClass(options.WebSocket, this);
     const accept = server.handleUpgrade.bind(server);
+    let arriving: Upgrade | undefined;
     server.handleUpgrade = (request, socket, head, onUpgraded) => {
-      // Between the request and the handshake the socket is nobody's, and its error would end the process.
-      socket.on('error', destroyOnError);
-      const complete = (then: OnUpgraded) => {
-        socket.off('error', destroyOnError);
-        accept(request, socket, head, then);
+      const startedAt = this.clock.now();
+      const upgrade: Upgrade = {
+        ...{ request, socket, onUpgraded, startedAt },
+        ...{ verdict: undefined, onCompleted: undefined },
       };
-      this.receive({ request, socket, complete, startedAt: this.clock.now() }, onUpgraded);
+      arriving = upgrade;
+      try {
+        accept(request, socket, head, (webSocket) => upgrade.onCompleted?.(webSocket as ManagedWebSocket));
+      } catch (error) {
+        this.fail(upgrade, error);
+      }
+    };
+    const own = options.verifyClient;
+    // `ws` counts the parameters: with two, it waits. It asks within the call, for the one who has just arrived.
+    options.verifyClient = (info, verdict) => {
+      const upgrade = arriving as Upgrade;
+      const refuse = (...answer: unknown[]) => verdict(false, ...answer);
+      // The application's own check first: who does not pass it is not to cost anybody a place either.
+      if (own?.length === 2) {
+        own(info, (isVerified, ...answer) =>
+          isVerified ? this.receive(upgrade, verdict) : refuse(...answer),
+        );
+      } else if (own && !own(info, verdict)) {
+        refuse(401);
+      } else {
+        this.receive(upgrade, verdict);
+      }
     };
   }
 
@@ -89,24 +123,23 @@ export class Door implements SocketErrorSink {
   }
 
   /** What can be answered at once is answered within the call: most upgrades never wait for anything. */
-  private receive(upgrade: Upgrade, onUpgraded: OnUpgraded): void {
-    const fail = (error: unknown) => {
-      this.events.report({ type: 'hook_failed', hook: 'upgrade', error });
-      upgrade.socket.destroy();
-    };
+  private receive(upgrade: Upgrade, verdict: Verdict): void {
+    // An answer is given once, however often it is asked for.
+    if (upgrade.verdict) return;
+    upgrade.verdict = verdict;
     try {
-      if (!isHandshake(upgrade.request)) {
-        // `ws` says what is wrong with it; should it see nothing wrong, it still does not come in.
-        upgrade.complete((webSocket) => webSocket.terminate());
-        return;
-      }
       const done = whenSettled(this.identify(upgrade.request), (context) =>
-        'reason' in context ? this.refuse(upgrade, context) : this.admit(upgrade, context, onUpgraded),
+        'reason' in context ? this.refuse(upgrade, context) : this.admit(upgrade, context),
       );
-      if (isThenable(done)) done.then(undefined, fail);
+      if (isThenable(done)) done.then(undefined, (error: unknown) => this.fail(upgrade, error));
     } catch (error) {
-      fail(error);
+      this.fail(upgrade, error);
     }
+  }
+
+  private fail({ socket }: Upgrade, error: unknown): void {
+    this.events.report({ type: 'hook_failed', hook: 'upgrade', error });
+    socket.destroy();
   }
 
   private identify(
@@ -116,13 +149,13 @@ export class Door implements SocketErrorSink {
     return this.checkOrigin(request) ?? this.authenticate(request);
   }
 
-  private admit(upgrade: Upgrade, context: CheckedUserContext, onUpgraded: OnUpgraded): void | Promise<void> {
+  private admit(upgrade: Upgrade, context: CheckedUserContext): void | Promise<void> {
     const newcomer = { isGone: () => hasLeft(upgrade.socket) };
     return whenSettled(this.factory.admit(context, newcomer), (admission) => {
       // A session that was joined may have had to go in the very moment: then it is made anew.
       const isStale = admission.admitted && admission.outcome === 'joined' && !admission.manager.isOpen;
       return whenSettled(isStale ? this.factory.admit(context, newcomer) : admission, (last) => {
-        if (last.admitted) this.letIn(upgrade, last, context, onUpgraded);
+        if (last.admitted) this.letIn(upgrade, last, context);
         else this.refuse(upgrade, { ...last, userId: context.userId });
       });
     });
@@ -174,37 +207,24 @@ export class Door implements SocketErrorSink {
     return { reason: 'internal' };
   }
 
-  private letIn(
-    { socket, complete }: Upgrade,
-    { manager }: Admitted,
-    { expiresAt }: CheckedUserContext,
-    onUpgraded: OnUpgraded,
-  ): void {
-    let isAnswered = false;
-    // A handshake that fails after all gives its slot back.
-    const giveBack = () => {
-      if (manager.neverAttached) void manager.close({ reason: 'left' });
-    };
+  private letIn(upgrade: Upgrade, { manager }: Admitted, { expiresAt }: CheckedUserContext): void {
+    let isIn = false;
     try {
-      complete((webSocket, request) => {
-        isAnswered = true;
-        socket.off('close', giveBack);
-        this.attach(manager, webSocket as ManagedWebSocket, socket, expiresAt);
-        this.announce(webSocket as ManagedWebSocket, request, onUpgraded);
+      complete(upgrade, (webSocket) => {
+        isIn = true;
+        this.attach(upgrade, webSocket, manager, expiresAt);
       });
     } finally {
-      // The server's own `verifyClient` is thinking, or has refused, or has thrown.
-      if (!isAnswered) {
-        socket.once('close', giveBack);
-        if (socket.destroyed) giveBack();
-      }
+      // The client went in the very moment: the slot is free again.
+      if (!isIn && manager.neverAttached) void manager.close({ reason: 'left' });
     }
   }
 
+  /** Gives the socket to its manager, and tells the platform of it, which tells the gateways. */
   private attach(
-    manager: Manager,
+    { socket, request, onUpgraded }: Upgrade,
     webSocket: ManagedWebSocket,
-    socket: Duplex,
+    manager: Manager,
     expiresAt: number | undefined,
   ): void {
     if (!manager.isOpen) {
@@ -213,13 +233,8 @@ export class Door implements SocketErrorSink {
     }
     const expiry = expiresAt === undefined ? undefined : this.clock.now() + expiresAt - this.clock.wallNow();
     webSocket.writeTo(socket);
-    webSocket[CONNECTION] = manager.attach(new WebSocketTransport(webSocket, socket), expiry);
-  }
-
-  /** Tells the platform of it, which tells the gateways. */
-  private announce(webSocket: ManagedWebSocket, request: IncomingMessage, onUpgraded: OnUpgraded): void {
-    const connection = webSocket[CONNECTION];
-    if (!connection) return;
+    const connection = manager.attach(new WebSocketTransport(webSocket, socket), expiry);
+    webSocket[CONNECTION] = connection;
     try {
       onUpgraded(webSocket, request);
     } catch (error) {
@@ -229,7 +244,7 @@ export class Door implements SocketErrorSink {
   }
 
   private refuse(upgrade: Upgrade, { reason, userId, retryAfterMs, detail }: Refusal): void {
-    const { request, socket, complete, startedAt } = upgrade;
+    const { request, socket, startedAt } = upgrade;
     if (userId === undefined) {
       // The factory has reported its own refusals.
       const durationMs = this.clock.now() - startedAt;
@@ -245,7 +260,7 @@ export class Door implements SocketErrorSink {
     }
     const owner = userId ?? `address ${request.socket.remoteAddress ?? 'unknown'}`;
     if (isToldByClose(reason) && this.tellsByClose(request) && this.refusals.mayHold(owner)) {
-      complete((webSocket) => this.refusals.hold(owner, webSocket as ManagedWebSocket, reason, retryAfterMs));
+      complete(upgrade, (webSocket) => this.refusals.hold(owner, webSocket, reason, retryAfterMs));
     } else {
       this.refusals.answer(socket, reason, retryAfterMs);
     }
@@ -258,8 +273,10 @@ export class Door implements SocketErrorSink {
   }
 }
 
-function destroyOnError(this: Duplex): void {
-  this.destroy();
+/** Lets `ws` complete the handshake, which it does within the call, if the client is still there. */
+function complete(upgrade: Upgrade, onCompleted: (webSocket: ManagedWebSocket) => void): void {
+  upgrade.onCompleted = onCompleted;
+  upgrade.verdict?.(true);
 }
 
 function isToldByClose(reason: RejectionReason): reason is RejectionReason & DisconnectReason {
@@ -269,26 +286,6 @@ function isToldByClose(reason: RejectionReason): reason is RejectionReason & Dis
 /** What a client hears whose session ended before its handshake was complete. */
 function reasonToTell(endedBy: EndReason | undefined): DisconnectReason {
   return endedBy === undefined || endedBy === 'left' || endedBy === 'inactive' ? 'internal' : endedBy;
-}
-
-/** What RFC 6455 asks of an opening handshake, checked before anybody's hook is asked about it. */
-function isHandshake({ method, headers }: IncomingMessage): boolean {
-  return (
-    method === 'GET' &&
-    headers.upgrade?.toLowerCase() === 'websocket' &&
-    HANDSHAKE_KEY.test(headers['sec-websocket-key'] ?? '') &&
-    (headers['sec-websocket-version'] === '13' || headers['sec-websocket-version'] === '8') &&
-    isProtocolList(headers['sec-websocket-protocol'])
-  );
-}
-
-const PROTOCOL = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/;
-
-/** `ws` refuses a wrong one too, but only when a place has been taken for it, and perhaps from somebody alive. */
-function isProtocolList(header: string | undefined): boolean {
-  if (header === undefined) return true;
-  const protocols = header.split(',').map((protocol) => protocol.replace(/^[ \t]+|[ \t]+$/g, ''));
-  return protocols.every((name) => PROTOCOL.test(name)) && new Set(protocols).size === protocols.length;
 }
 
 /** The peer has hung up while it waited. A FIN is not an event while nobody reads, only a state of the stream. */

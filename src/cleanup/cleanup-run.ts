@@ -91,7 +91,9 @@ export class CleanupRun {
   /** Ends the sessions that nobody came back to, by the measure of the level. */
   takeOverdue(): void {
     const { clock, rules } = this.context;
-    for (const choice of overdue(this.candidates, this.level, clock.now(), rules)) this.evict(choice);
+    const absent = [...this.user.managers].filter(({ connections }) => connections.length === 0);
+    const candidates = candidatesOf(absent.map(snapshotOf), clock.now(), rules);
+    for (const choice of overdue(candidates, this.level, clock.now(), rules)) this.evict(choice);
   }
 
   /** Gives up, one by one, what the level has beyond that; a living session only if `mayTakeLiving` agrees. */

@@ -10,6 +10,6 @@ export class NodeCounters {
   eventLoopVoids = 0;
   /** Set by who wants every pong's round trip, in milliseconds. */
   onPong: ((latencyMs: number) => void) | undefined;
-  /** Set by who wants the duration of every call to the store, in milliseconds. */
+  /** Set by who wants the duration of every call to the store that was waited for, in milliseconds. */
   onStoreOperation: ((operation: string, durationMs: number) => void) | undefined;
 }

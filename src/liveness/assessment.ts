@@ -1,5 +1,4 @@
 import type { Evidence, ManagerStatus, ZombieSignal } from '../events/vocabulary.js';
-import type { Connection } from '../manager/connection.js';
 import type { Manager } from '../manager/manager.js';
 import type { ResolvedOptions } from '../options/websocket-manager-options.interface.js';
 
@@ -10,7 +9,7 @@ export const LOOKS_PER_INTERVAL = 4;
 /** Outgoing bytes that have not moved for two heartbeats. */
 export const STALLED_LOOKS = 2 * LOOKS_PER_INTERVAL;
 
-/** A connection at one instant. Times are monotonic milliseconds. */
+/** What is known of a connection. Times are monotonic milliseconds. */
 export interface ConnectionSnapshot {
   readonly id: string;
   readonly state: 'open' | 'closing' | 'closed';
@@ -25,7 +24,7 @@ export interface ConnectionSnapshot {
   readonly bufferedBytes: number;
 }
 
-/** A manager at one instant: all that any decision about it may rest on. */
+/** What is known of a manager, and all that any decision about it may rest on. */
 export interface ManagerSnapshot {
   readonly id: string;
   readonly sessionKey: string | undefined;
@@ -79,24 +78,7 @@ export function snapshotOf(manager: Manager): ManagerSnapshot {
     lastActivityAt: manager.lastActivityAt,
     leftAt: manager.leftAt,
     neverAttached: manager.neverAttached,
-    connections: manager.connections.map(snapshotOfConnection),
-  };
-}
-
-export function snapshotOfConnection(connection: Connection): ConnectionSnapshot {
-  const { liveness, transport } = connection;
-  return {
-    id: connection.id,
-    state: transport.state,
-    openedAt: connection.openedAt,
-    lastHeardAt: connection.lastHeardAt,
-    confirmed: connection.confirmed,
-    missedPongs: liveness.missedPongs,
-    stalledLooks: liveness.stalledLooks,
-    suspectedAt: liveness.suspectedAt,
-    provenBy: liveness.provenBy,
-    detectedBy: liveness.detectedBy,
-    bufferedBytes: transport.bufferedAmount,
+    connections: manager.connections,
   };
 }
 

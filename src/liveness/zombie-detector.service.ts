@@ -7,13 +7,7 @@ import type { Connection } from '../manager/connection.js';
 import { ManagerRegistry } from '../manager/manager-registry.js';
 import type { UserRecord } from '../manager/user-record.js';
 import { RESOLVED_OPTIONS, type ResolvedOptions } from '../options/websocket-manager-options.interface.js';
-import {
-  type AssessmentRules,
-  proofOf,
-  restsOnSilence,
-  rulesOf,
-  snapshotOfConnection,
-} from './assessment.js';
+import { type AssessmentRules, proofOf, restsOnSilence, rulesOf } from './assessment.js';
 import type { ConnectionDetector, DetectorOpinion, DetectorView } from './connection-detector.interface.js';
 import { Heartbeat, type HeartbeatVisitor } from './heartbeat.js';
 
@@ -74,7 +68,7 @@ export class ZombieDetectorService implements HeartbeatVisitor {
   /** What proves the connection dead at this moment; undefined: nothing does. */
   proofOf(connection: Connection): ZombieSignal | undefined {
     if (connection.transport.state === 'open') connection.lookForBytes();
-    return proofOf(snapshotOfConnection(connection), this.rules);
+    return proofOf(connection, this.rules);
   }
 
   /** Whether a proof may be acted on in the background: see {@link Heartbeat.isSelfPreserving}. */

@@ -82,6 +82,34 @@ export class Connection implements Due {
     return `${this.manager.id}:${this.sequence}`;
   }
 
+  get state(): Transport['state'] {
+    return this.transport.state;
+  }
+
+  get bufferedBytes(): number {
+    return this.transport.bufferedAmount;
+  }
+
+  get missedPongs(): number {
+    return this.liveness.missedPongs;
+  }
+
+  get stalledLooks(): number {
+    return this.liveness.stalledLooks;
+  }
+
+  get suspectedAt(): number | undefined {
+    return this.liveness.suspectedAt;
+  }
+
+  get provenBy(): string | undefined {
+    return this.liveness.provenBy;
+  }
+
+  get detectedBy(): string | undefined {
+    return this.liveness.detectedBy;
+  }
+
   /** The session had a connection before this one. */
   get joined(): boolean {
     return this.sequence > 1;

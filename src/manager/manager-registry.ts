@@ -1,6 +1,6 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { Clock } from '../clock/clock.js';
-import { DueQueue } from '../clock/due-queue.js';
+import { DueQueue, NOT_QUEUED } from '../clock/due-queue.js';
 import { EventStream } from '../events/event-stream.js';
 import { NodeCounters } from '../events/node-counters.js';
 import type { ManagerStatus } from '../events/vocabulary.js';
@@ -119,6 +119,7 @@ export class ManagerRegistry {
       user = new UserRecord(userId);
       this.users.set(userId, user);
     }
+    this.unused.cancel(user);
     return user;
   }
 
@@ -177,7 +178,8 @@ export class ManagerRegistry {
 
   /** What is kept for a user outlives the last manager by the grace, so that a reload changes nothing. */
   forgetIfUnused(user: UserRecord): void {
-    if (!user.isUnused) return;
+    // A sweep that looks after who is remembered does not make the time begin anew; coming back does.
+    if (!user.isUnused || user.dueTick !== NOT_QUEUED) return;
     const isRemembered = this.observers.some((observer) => observer.remembers?.(user));
     if (isRemembered) this.unused.schedule(user, this.clock.now() + this.options.cleanup.graceMs);
     else this.forget(user);

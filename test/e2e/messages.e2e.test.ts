@@ -454,6 +454,69 @@ describe('a message is answered as on the platform', () => {
   });
 });
 
+describe('what an application sends by itself arrives as on the platform', () => {
+  const gatewayThat = (say: (client: WebSocket) => void, options: object = {}) => {
+    @WebSocketGateway({ path: '/m', ...options })
+    class TalkingGateway {
+      @SubscribeMessage('talk')
+      talk(@ConnectedSocket() client: WebSocket) {
+        say(client);
+        return event('end');
+      }
+    }
+    return () => [TalkingGateway];
+  };
+  const SIZES = [0, 1, 124, 125, 126, 127, 65_534, 65_535, 65_536, 200_000];
+
+  it.each([
+    ['whole', {}],
+    ['compressed', { perMessageDeflate: true }],
+  ])('texts of every length, %s', async (_title, options) => {
+    const say = (client: WebSocket) => {
+      for (const size of SIZES) client.send('x'.repeat(size));
+      for (const size of SIZES) client.send('ü€😀\ud800'.repeat(Math.ceil(size / 4)).slice(0, size));
+    };
+    expect(await expectSame(gatewayThat(say, options), [event('talk')])).toHaveLength(2 * SIZES.length + 1);
+  });
+
+  it('texts between bytes, parts, blobs and callbacks, in their order', async () => {
+    const say = (client: WebSocket) => {
+      client.send('first');
+      client.send(Buffer.from('bytes'));
+      client.send('second', () => client.send('told'));
+      client.send(new Uint8Array([104, 105]).buffer);
+      client.send('third', { binary: true });
+      client.send('fourth');
+      client.send('in ', { fin: false });
+      client.send('parts', { fin: true });
+      client.send('fifth');
+      client.send(new Blob(['a blob']));
+      client.send('sixth');
+      client.ping();
+      client.send('seventh');
+    };
+    expect((await expectSame(gatewayThat(say), [event('talk')])).length).toBe(13);
+  });
+
+  it('the same text to many, each time whole', async () => {
+    const say = (client: WebSocket) => {
+      for (let i = 0; i < 3; i++) for (const text of ['one', 'one', 'two', 'one']) client.send(text);
+    };
+    expect(await expectSame(gatewayThat(say), [event('talk')])).toHaveLength(13);
+  });
+
+  it.each([
+    ['closes', (client: WebSocket) => client.close(4000, 'enough')],
+    ['terminates', (client: WebSocket) => client.terminate()],
+  ])('before it %s the socket in the same moment', async (_title, end) => {
+    const say = (client: WebSocket) => {
+      for (const text of ['this', 'still', 'arrives']) client.send(text);
+      end(client);
+    };
+    expect(await expectSame(gatewayThat(say), [event('talk')])).toEqual(['this', 'still', 'arrives']);
+  });
+});
+
 describe.each(['ours', 'stock behind our door'] as const)('a stream of answers, %s', (way) => {
   it('ends with its connection, and keeps the session busy until then', async () => {
     const ended = vi.fn();

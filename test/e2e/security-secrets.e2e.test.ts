@@ -133,7 +133,9 @@ describe('a refused upgrade', () => {
     return (cpuMs() - before) / MANY;
   }
 
-  it('costs the server less than one that is accepted, and at the limit not many times as much', async () => {
+  it('costs the server less than one that is accepted, and at the limit not many times as much', {
+    timeout: 120_000,
+  }, async () => {
     const running = await start({ WSM_GRACE_MS: '60000' });
     const comeAndGo = async (query: Record<string, string>, headers = {}) => {
       const outcome = await knock(running.socketUrl(query), { headers });

@@ -5,7 +5,7 @@ import { type Server, startServer } from '../support/server.js';
 import { sleep } from '../support/stranger.js';
 
 const CLIENTS = 5_000;
-const ALL_IN_MS = 30_000;
+const ALL_IN_MS = 45_000;
 const LIVE_WITHIN_MS = 2_000;
 
 let server: Server;
@@ -61,8 +61,8 @@ describe('5,000 clients that come back together after the server was killed and 
         `${back.refusals} refused, ${back.errors} tried again; /health/live at most ${Math.round(duringMs)} ms`,
     );
     expect(back).toMatchObject({ in: CLIENTS, refusals: 0 });
-    // What the listen queue has no room for tries again after 1, 2, 4 and 8 s, as TCP does.
-    expect(back.slowestMs).toBeLessThan(20_000);
+    // What the listen queue has no room for tries again after 1, 2, 4, 8 and 16 s, as TCP does.
+    expect(back.slowestMs).toBeLessThan(35_000);
     expect(duringMs).toBeLessThan(LIVE_WITHIN_MS);
     // Three heartbeats later they are all still there, though they were all pinged.
     await sleep(6_500);

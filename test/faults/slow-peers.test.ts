@@ -134,8 +134,24 @@ describe('handshakes that never end', () => {
   ];
   const MANY = 1_000;
 
+  /** Of others, one after the other: the median and the 99th percentile. */
+  async function handshakes(): Promise<[p50: number, p99: number]> {
+    const times: number[] = [];
+    for (let i = 0; i < 200; i++) {
+      const { client, refusal, ms } = await knock(server.socketUrl({ userId: `other-${i % 5}` }));
+      expect(refusal).toBeUndefined();
+      times.push(ms);
+      client?.socket.close();
+      await client?.whenClosed();
+    }
+    times.sort((a, b) => a - b);
+    return [times[100] as number, times[198] as number];
+  }
+
   it('cost no slot, and nobody else the wait', async () => {
     await start({ WSM_MANAGERS_PER_NODE: '20' });
+    await handshakes();
+    const [p50Alone, p99Alone] = await handshakes();
     const { hostname, port } = new URL(server.url);
     const connected: Promise<unknown>[] = [];
     for (let i = 0; i < MANY; i++) {
@@ -151,18 +167,14 @@ describe('handshakes that never end', () => {
         if ('write' in socket) (socket as never as RawWriter).write('X-A: b\r\n');
     }, 500);
     leftovers.push({ destroy: () => clearInterval(trickle) });
-    const times: number[] = [];
-    for (let i = 0; i < 200; i++) {
-      const { client, refusal, ms } = await knock(server.socketUrl({ userId: `other-${i % 5}` }));
-      expect(refusal).toBeUndefined();
-      times.push(ms);
-      client?.socket.close();
-      await client?.whenClosed();
-    }
+    const [p50, p99] = await handshakes();
     expect(await operator.managersOf('mallory')).toEqual([]);
-    const [median, p99] = [0.5, 0.99].map((share) => times.toSorted((a, b) => a - b)[share * times.length]);
-    console.log(`beside ${MANY} half handshakes: p50 ${median?.toFixed(1)} ms, p99 ${p99?.toFixed(1)} ms`);
-    expect(p99).toBeLessThan(250);
+    console.log(
+      `handshakes alone: p50 ${p50Alone.toFixed(1)} ms, p99 ${p99Alone.toFixed(1)} ms; beside ${MANY} half ` +
+        `handshakes: p50 ${p50.toFixed(1)} ms, p99 ${p99.toFixed(1)} ms`,
+    );
+    expect(p50).toBeLessThan(Math.max(50, 10 * p50Alone));
+    expect(p99).toBeLessThan(Math.max(500, 15 * p99Alone));
     expect((await readMetrics(server)).sum('websocket_manager_rejections_total')).toBe(0);
   });
 });

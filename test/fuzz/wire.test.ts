@@ -169,7 +169,7 @@ describe('one reference server, whatever is sent to it', () => {
     const batch = 200;
     for (let done = 0; done < count; done += batch * clients.length) {
       for (const { socket } of clients) for (let i = 0; i < batch; i++) socket.send(fuzzedMessage(values));
-      await Promise.all(clients.map((client) => client.echo(`after ${done}`)));
+      await Promise.all(clients.map((client) => client.echo(`after ${done}`, 30_000)));
       for (const { frames } of clients) frames.length = 0;
     }
     console.log(`fuzz: ${count} messages`);

@@ -149,6 +149,26 @@ const HISTORIES: Record<string, { setting: Partial<Setting>; actions: Action[]; 
         wait(1_200),
       ],
     },
+    'a sweep that looks after a user with failing hooks does not put off that the user is forgotten': {
+      setting: {
+        ...{
+          limit: 2,
+          connections: 3,
+          interval: 400,
+          missed: 2,
+          probe: 50,
+          sweep: 800,
+          idle: 8_000,
+          grace: 800,
+        },
+        ...{ hook: 40, burst: 1, refill: 400, window: 800, thresholds: [0.6, 0.65, 0.7], failures: 1 },
+        ...{ reset: 2_400, successes: 3 },
+      },
+      actions: [
+        arrive({ user: 1, count: 7, key: 1, hook: 'hangs', comesBack: true }),
+        { do: 'stall', for: ms(297) },
+      ],
+    },
     'a newcomer is not answered by a question that was put before the session was there': {
       setting: {
         ...{ limit: 1, connections: 1, interval: 400, missed: 1, probe: 50, sweep: 200, idle: 100, grace: 0 },

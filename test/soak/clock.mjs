@@ -4,7 +4,7 @@
 export const now = () => Number(process.hrtime.bigint()) / 1e6;
 
 const TICK_MS = 20;
-const LATE_MS = 25;
+const LATE_MS = 8;
 
 /**
  * Notes every time this process's event loop stood still.

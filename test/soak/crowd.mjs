@@ -64,7 +64,10 @@ function come(seat) {
     comeLater(seat, retryAfterMs);
   });
   webSocket.on('error', (error) => {
-    if (!wasOpen && !request429(error)) complain(seat, `not let in: ${error.message}`);
+    if (wasOpen || isOwnDoing(error)) return;
+    // What the kernel's queue has no room for is not heard of by the server.
+    if (isUnheard(error)) note('own: not heard');
+    else complain(seat, `not let in: ${error.message}`);
   });
   webSocket.on('close', (code) => {
     if (seat.webSocket !== webSocket) return;
@@ -78,7 +81,8 @@ function come(seat) {
 }
 
 /** `ws` reports the request that we gave up after its answer. */
-const request429 = ({ message }) => /before the connection was established|socket hang up/.test(message);
+const isOwnDoing = ({ message }) => /before the connection was established|socket hang up/.test(message);
+const isUnheard = ({ code }) => code === 'ECONNRESET' || code === 'ETIMEDOUT' || code === 'ECONNREFUSED';
 
 function comeLater(seat, ms) {
   clearTimeout(seat.timer);

@@ -2,7 +2,7 @@ import { connect, type Socket } from 'node:net';
 import { FreezableClient } from '../support/freezable-client.js';
 import { RawPeer } from '../support/raw-peer.js';
 import { handshake } from '../support/raw-socket.js';
-import { type Answer, knock, sleep, until } from '../support/stranger.js';
+import { type Answer, type KnockOptions, knock, sleep, until } from '../support/stranger.js';
 import type { Crowd, Newcomers } from './crowd.js';
 import type { SoakedServer } from './soaked-server.js';
 
@@ -23,6 +23,20 @@ export type Fault = (scene: Scene) => Promise<void>;
 
 function expectThat(condition: boolean, what: string): void {
   if (!condition) throw new Error(what);
+}
+
+const UNHEARD = ['ECONNRESET', 'ETIMEDOUT', 'ECONNREFUSED'];
+
+/** Knocks again where the kernel's queue had no room, and the server has not heard of it. */
+export async function knockUntilHeard(url: string, options?: KnockOptions): Promise<Answer> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await knock(url, options);
+    } catch (error) {
+      if (attempt === 5 || !UNHEARD.includes((error as NodeJS.ErrnoException).code ?? '')) throw error;
+      await sleep(300);
+    }
+  }
 }
 
 /** Shorter than what proves a client dead, whose user is under no pressure. */
@@ -174,7 +188,7 @@ const flood: Fault = async ({ soaked, next }) => {
   const work = async () => {
     while (asked < 500) {
       const [status, url, origin] = kinds[asked++ % kinds.length] as (typeof kinds)[number];
-      const { refusal } = await knock(url, origin ? { headers: { origin } } : {});
+      const { refusal } = await knockUntilHeard(url, origin ? { headers: { origin } } : {});
       expectThat(refusal?.status === status, `${url}: ${refusal?.status} instead of ${status}`);
     }
   };
@@ -193,16 +207,16 @@ const TOLERATED = [
 /** Every hook of an application that can fail, failing. */
 const throwingHooks: Fault = async ({ soaked, next }) => {
   const id = next();
-  const refused = await knock(soaked.socketUrl(`throws-at-authenticate-${id}`));
+  const refused = await knockUntilHeard(soaked.socketUrl(`throws-at-authenticate-${id}`));
   expectThat(refused.refusal?.status === 500, 'a throwing authenticate is no 500');
   for (const what of ['throws-at-connect', 'rejects-at-connect']) {
-    const { client } = await knock(soaked.socketUrl(`${what}-${id}`), { bare: true });
+    const { client } = await knockUntilHeard(soaked.socketUrl(`${what}-${id}`), { bare: true });
     await client?.whenClosed(10_000);
     expectThat(client?.closed?.code === 1011, `${what}: closed with ${client?.closed?.code}`);
   }
   await Promise.all(
     TOLERATED.map(async (what) => {
-      const { client } = await knock(soaked.socketUrl(`${what}-${id}`));
+      const { client } = await knockUntilHeard(soaked.socketUrl(`${what}-${id}`));
       expectThat(client !== undefined, `${what}: not let in`);
       await sleep(5_000);
       await client?.echo(what);

@@ -2,6 +2,7 @@
 // Who is told to wait does so, to the millisecond, and comes back. Started by crowd.ts.
 //   in:  { start: { url, userIds, perSecond } }   { rush: { userId, count } }   { stop: true }
 //   out: { attempts: [{ userId, from, to, status, retryAfterMs?, round, toldAt?, closed? }], lags, waiting } every second
+import { connect } from 'node:net';
 import WebSocket from 'ws';
 import { now, watchLags } from './clock.mjs';
 
@@ -18,8 +19,10 @@ let timer;
 
 /** `toldAt`: when it was told to wait, where it comes back. */
 function come(userId, round = 1, toldAt = undefined) {
-  const from = now();
-  const webSocket = new WebSocket(`${url}/ws?${new URLSearchParams({ userId })}`);
+  // From when the kernel has a place for it in its queue: what comes before, the server has not heard of.
+  let from = now();
+  const createConnection = (options) => connect(options).once('connect', () => (from = now()));
+  const webSocket = new WebSocket(`${url}/ws?${new URLSearchParams({ userId })}`, { createConnection });
   let isIn = false;
   let isLeaving = false;
   let isAnswered = false;
@@ -59,7 +62,7 @@ function come(userId, round = 1, toldAt = undefined) {
       }, retryAfterMs + 1);
     });
   });
-  webSocket.on('error', (error) => answer({ status: 0, reason: error.message }));
+  webSocket.on('error', (error) => answer({ status: 0, reason: error.code ?? error.message }));
   webSocket.on('close', (code) => {
     if (!isIn) return answer({ status: code });
     if (!isLeaving) attempts.push({ userId, from, to: now(), round, status: 101, closed: code });

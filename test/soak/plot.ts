@@ -78,6 +78,7 @@ export function plot(rows: readonly Row[], ticks: readonly Tick[], title: string
   const height = top + 14;
   return [
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${height}" width="${WIDTH}" height="${height}" font-family="sans-serif" font-size="11">`,
+    `<title>${title}</title>`,
     `<rect width="${WIDTH}" height="${height}" fill="#ffffff"/>`,
     text(LEFT, 22, title, 'start', 'bold', 13),
     ...parts,

@@ -2,6 +2,7 @@ import { readdirSync } from 'node:fs';
 import { type Metrics, readMetrics } from '../support/metrics.js';
 import { Operator } from '../support/operator.js';
 import { type Server, startServer } from '../support/server.js';
+import { sleep } from '../support/stranger.js';
 import type { Stall } from './stalls.js';
 
 /** What the server says of itself, after a collection. */
@@ -18,9 +19,13 @@ export interface Sample {
   readonly files: number;
 }
 
+const MOST_ATTEMPTS = 5;
+
 /** The server under soak, and the levers that it has for it. */
 export class SoakedServer {
   readonly operator: Operator;
+  /** Requests that had to be made again. */
+  unheard = 0;
 
   private constructor(readonly server: Server) {
     this.operator = new Operator(server);
@@ -62,16 +67,31 @@ export class SoakedServer {
   }
 
   metrics(): Promise<Metrics> {
-    return readMetrics(this.server);
+    return this.patiently(() => readMetrics(this.server));
   }
 
   async managersOf(userId: string): Promise<number> {
-    return (await this.operator.managersOf(userId)).length;
+    return (await this.patiently(() => this.operator.managersOf(userId))).length;
   }
 
-  private async get(path: string): Promise<unknown> {
-    const response = await fetch(`${this.server.url}/${path}`);
-    if (!response.ok) throw new Error(`${path}: ${response.status}`);
-    return response.json();
+  private get(path: string): Promise<unknown> {
+    return this.patiently(async () => {
+      const response = await fetch(`${this.server.url}/${path}`);
+      if (!response.ok) throw new Error(`${path}: ${response.status}`);
+      return response.json();
+    });
+  }
+
+  /** On a machine that is overloaded the kernel drops connections before anybody hears of them. */
+  private async patiently<T>(ask: () => Promise<T>): Promise<T> {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await ask();
+      } catch (error) {
+        this.unheard++;
+        if (attempt === MOST_ATTEMPTS) throw error;
+        await sleep(500);
+      }
+    }
   }
 }

@@ -54,9 +54,9 @@ export class Stranger {
   }
 
   /** Sends `text` to be echoed, and waits for it. */
-  async echo(text: string): Promise<void> {
+  async echo(text: string, withinMs = 5_000): Promise<void> {
     this.send('echo', text);
-    await until(() => this.of('echo').includes(text), 5_000, `the echo of ${text}`);
+    await until(() => this.of('echo').includes(text), withinMs, `the echo of ${text}`);
   }
 
   async whenClosed(withinMs = 5_000): Promise<{ code: number; reason: string }> {

@@ -1,9 +1,8 @@
-import { EventEmitter } from 'node:events';
 import type { IncomingMessage } from 'node:http';
 import { Duplex } from 'node:stream';
 import { describe, expect, it } from 'vitest';
+import { WebSocketServer } from 'ws';
 import { Door, type WebSocketServerLike } from '../../src/admission/door.js';
-import type { WebSocketLike } from '../../src/admission/managed-websocket.js';
 import { Refusals } from '../../src/admission/refusal.js';
 import type { Manager } from '../../src/manager/manager.js';
 import { Core, type CoreOptions } from '../support/core.js';
@@ -15,44 +14,52 @@ const HANDSHAKE = {
   'sec-websocket-version': '13',
 };
 
+const PING = 0x89;
+const CLOSE = 0x88;
+const TEXT = 0x81;
+/** Masked with zeros, as a client's frames are masked. */
+const PONG = Buffer.from([0x8a, 0x80, 0, 0, 0, 0]);
+
+/** The client's end of a socket: keeps what it is sent, and answers pings. */
 class WireSocket extends Duplex {
   text = '';
+  readonly frames: string[] = [];
+  closeAsked: { code: number; reason: string } | undefined;
+
   override _write(chunk: Buffer, _: string, done: () => void): void {
-    this.text += chunk.toString();
+    if (!this.isUpgraded) this.text += chunk.toString();
+    else this.takeFrames(chunk);
     done();
   }
   override _read(): void {}
 
-  get answer(): { status: number; reason: string; retryAfterMs?: number } | undefined {
+  get isUpgraded(): boolean {
+    return this.text.startsWith('HTTP/1.1 101');
+  }
+
+  get answer(): { status: number; reason?: string; retryAfterMs?: number } | undefined {
+    if (!this.text || this.isUpgraded) return undefined;
     const [head = '', body = ''] = this.text.split('\r\n\r\n');
-    return head ? { status: Number(head.split(' ')[1]), ...JSON.parse(body) } : undefined;
+    return { status: Number(head.split(' ')[1]), ...(body.startsWith('{') ? JSON.parse(body) : {}) };
   }
-}
 
-class ServerWebSocket extends EventEmitter {
-  readyState = 1;
-  bufferedAmount = 0;
-  isPaused = false;
-  readonly sent: string[] = [];
-  closeAsked: { code: number | undefined; reason: string | undefined } | undefined;
-  terminated = false;
+  private unread = Buffer.alloc(0);
 
-  send(data: unknown): void {
-    this.sent.push(String(data));
-  }
-  ping(): void {
-    queueMicrotask(() => this.emit('pong'));
-  }
-  pause(): void {}
-  resume(): void {}
-  close(code?: number, reason?: string): void {
-    this.readyState = 2;
-    this.closeAsked = { code, reason };
-  }
-  terminate(): void {
-    this.terminated = true;
-    this.readyState = 3;
-    this.emit('close', 1006, '');
+  /** Frames of a server are not masked; those of these tests are short. */
+  private takeFrames(chunk: Buffer): void {
+    this.unread = Buffer.concat([this.unread, chunk]);
+    for (;;) {
+      const isLong = this.unread[1] === 126;
+      const start = isLong ? 4 : 2;
+      const length = isLong ? this.unread.readUInt16BE(2) : (this.unread[1] ?? Number.POSITIVE_INFINITY);
+      if (this.unread.length < start + length) return;
+      const payload = this.unread.subarray(start, start + length);
+      if (this.unread[0] === PING) setImmediate(() => this.push(PONG));
+      if (this.unread[0] === TEXT) this.frames.push(payload.toString());
+      if (this.unread[0] === CLOSE)
+        this.closeAsked = { code: payload.readUInt16BE(0), reason: payload.subarray(2).toString() };
+      this.unread = this.unread.subarray(start + length);
+    }
   }
 }
 
@@ -63,34 +70,19 @@ interface Knock {
   readonly onUpgraded?: () => void;
 }
 
-/** `answers`: how the server completes a handshake; by default it does so at once. */
-async function withDoor(
-  options: CoreOptions = {},
-  handshake: 'at once' | 'never' | 'throws' | 'later' = 'at once',
-) {
+type VerifyClient = (info: unknown, verdict: (accepted: boolean, code?: number) => void) => unknown;
+
+async function withDoor(options: CoreOptions = {}, verifyClient?: VerifyClient) {
   const core = await Core.start({ authenticate: () => ({ userId: 'alice' }), ...options });
   const refusals = new Refusals(core.clock);
   const door = new Door(core.clock, core.factory, refusals, core.drain, core.events, core.options);
-  const webSockets: ServerWebSocket[] = [];
-  const completed: (() => void)[] = [];
-  const server: WebSocketServerLike = {
-    options: { WebSocket: ServerWebSocket as unknown as WebSocketServerLike['options']['WebSocket'] },
-    handleUpgrade(request, _socket, _head, onUpgraded) {
-      if (handshake === 'throws') throw new Error('verifyClient failed');
-      const complete = () => {
-        const webSocket = new server.options.WebSocket() as unknown as ServerWebSocket;
-        webSockets.push(webSocket);
-        onUpgraded(webSocket as unknown as WebSocketLike, request);
-      };
-      completed.push(complete);
-      if (handshake === 'at once') complete();
-    },
-    emit: () => true,
-  };
-  door.guard(server);
+  const server = new WebSocketServer({ noServer: true, ...(verifyClient && { verifyClient }) });
+  door.guard(server as unknown as WebSocketServerLike);
   let upgraded = 0;
+  const sockets: WireSocket[] = [];
   const knock = async ({ method = 'GET', headers = {}, onUpgraded }: Knock = {}) => {
     const socket = new WireSocket();
+    sockets.push(socket);
     const all = Object.entries({ ...HANDSHAKE, ...headers }).filter(([, value]) => value !== undefined);
     const request = {
       method,
@@ -106,7 +98,7 @@ async function withDoor(
     return socket;
   };
   const managers = (): Manager[] => [...(core.registry.user('alice')?.managers ?? [])];
-  return { core, server, refusals, knock, webSockets, completed, managers, upgraded: () => upgraded };
+  return { core, refusals, knock, sockets, managers, upgraded: () => upgraded };
 }
 
 const rejections = (core: Core) =>
@@ -124,7 +116,7 @@ describe('an upgrade', () => {
     const socket = await door.knock(knock);
     expect(door.upgraded()).toBe(1);
     expect(door.managers()[0]?.connections).toHaveLength(1);
-    expect(socket.text).toBe('');
+    expect(socket.isUpgraded).toBe(true);
     expect(socket.destroyed).toBe(false);
   });
 
@@ -151,7 +143,7 @@ describe('an upgrade', () => {
     });
     await door.knock(knock);
     expect([asked, door.upgraded(), door.core.registry.managerCount]).toEqual([0, 0, 0]);
-    expect(door.webSockets.map(({ terminated }) => terminated)).toEqual([true]);
+    expect(door.sockets[0]?.answer?.status).toBeGreaterThanOrEqual(400);
     expect(door.core.reported).toEqual([]);
   });
 
@@ -281,7 +273,7 @@ describe('a refusal by close', () => {
     expect(socket.answer === undefined).toBe(byClose);
     expect(door.refusals.held).toBe(byClose ? 1 : 0);
     await door.core.clock.advance(1_000);
-    expect(door.webSockets[0]?.closeAsked).toEqual(
+    expect(door.sockets[0]?.closeAsked).toEqual(
       byClose ? { code: 4501, reason: 'unauthenticated' } : undefined,
     );
     expect(door.upgraded()).toBe(0);
@@ -309,40 +301,42 @@ describe('a refusal by close', () => {
     await door.knock();
     await door.knock();
     await door.core.clock.advance(1_100);
-    expect(JSON.parse(door.webSockets[1]?.sent[0] ?? '')).toMatchObject({
+    expect(JSON.parse(door.sockets[1]?.frames[0] ?? '')).toMatchObject({
       data: { code: 4129, reason: 'over_limit', retryable: true, retryAfterMs: expect.any(Number) },
     });
   });
 });
 
 describe('a handshake after admission', () => {
-  it.each(['never', 'throws'] as const)(
-    'that comes to its end %s gives the slot back with the socket',
-    async (how) => {
-      const door = await withDoor({}, how);
-      const socket = await door.knock();
-      if (how === 'throws') {
-        expect(door.core.reportedOf('hook_failed')).toMatchObject([
-          { hook: 'upgrade', error: new Error('verifyClient failed') },
-        ]);
-        expect(socket.destroyed).toBe(true);
-      } else {
-        expect(door.managers()).toHaveLength(1);
-        socket.destroy();
-      }
-      await door.core.clock.settle();
-      expect(door.managers()).toEqual([]);
-      expect(door.core.reportedOf('evicted')).toEqual([]);
-    },
-  );
-
-  it('that joins a session leaves it alone when it fails', async () => {
-    const door = await withDoor({ authenticate: () => ({ userId: 'alice', sessionKey: 'tab' }) }, 'later');
-    await door.knock();
-    door.completed[0]?.();
-    const second = await door.knock();
-    second.destroy();
+  it.each<[string, VerifyClient, number | undefined]>([
+    ['refuses', (_info, verdict) => verdict(false, 418), 418],
+    ['refuses at once', () => false, 401],
+    ['never answers', (_info, _verdict) => {}, undefined],
+    [
+      'throws',
+      () => {
+        throw new Error('verifyClient failed');
+      },
+      undefined,
+    ],
+  ])('that the own check of the application %s costs nobody a place', async (_, verifyClient, status) => {
+    const door = await withDoor({}, verifyClient);
+    const socket = await door.knock();
+    expect(socket.answer?.status).toBe(status);
+    socket.destroy();
     await door.core.clock.settle();
+    expect([door.upgraded(), door.managers()]).toEqual([0, []]);
+    expect(door.core.reportedOf('evicted')).toEqual([]);
+  });
+
+  it.each<[string, VerifyClient]>([
+    ['at once', () => true],
+    ['later', (_info, verdict) => void Promise.resolve().then(() => verdict(true))],
+    ['twice', (_info, verdict) => [verdict(true), verdict(true)]],
+  ])('that passes the own check of the application %s comes in, once', async (_, verifyClient) => {
+    const door = await withDoor({}, verifyClient);
+    await door.knock();
+    expect(door.upgraded()).toBe(1);
     expect(door.managers()[0]?.connections).toHaveLength(1);
   });
 
@@ -359,15 +353,17 @@ describe('a handshake after admission', () => {
     ['terminated_by_admin', 4520, 'terminated_by_admin'],
     ['inactive', 1011, 'internal'],
     ['left', 1011, 'internal'],
-  ] as const)('of a session that was %s meanwhile is told %d', async (endedBy, code, reason) => {
-    const door = await withDoor({}, 'later');
-    await door.knock();
-    const [manager] = door.managers();
-    void manager?.close({ reason: endedBy });
-    door.completed[0]?.();
+  ] as const)('of a session that was %s in the very moment is told %d', async (endedBy, code, reason) => {
+    const door = await withDoor();
+    door.core.events.events$.subscribe((event) => {
+      if (event.type !== 'admitted') return;
+      void door.core.registry.manager(event.managerId)?.close({ reason: endedBy });
+    });
+    const socket = await door.knock();
     await door.core.clock.advance(1_000);
-    expect(door.webSockets[0]?.closeAsked).toEqual({ code, reason });
+    expect(socket.closeAsked).toEqual({ code, reason });
     expect(door.upgraded()).toBe(0);
+    expect(door.core.reportedOf('admitted')).toHaveLength(1);
   });
 
   it('whose gateway throws at once closes that client, and says so', async () => {
@@ -378,7 +374,7 @@ describe('a handshake after admission', () => {
         throw error;
       },
     });
-    expect(door.webSockets[0]?.closeAsked).toEqual({ code: 1011, reason: 'internal' });
+    expect(door.sockets[0]?.closeAsked).toEqual({ code: 1011, reason: 'internal' });
     expect(door.core.reportedOf('hook_failed')).toMatchObject([{ hook: "listener of 'connection'", error }]);
   });
 
@@ -395,41 +391,20 @@ describe('a handshake after admission', () => {
     await door.knock();
     clock.setWall(clock.wallNow() + 86_400_000);
     await clock.advance(59_999);
-    expect(door.webSockets[0]?.closeAsked).toBeUndefined();
+    expect(door.sockets[0]?.closeAsked).toBeUndefined();
     await clock.advance(500);
-    expect(door.webSockets[0]?.closeAsked).toEqual({ code: 4106, reason: 'token_expired' });
-  });
-});
-
-describe('what the door has to do with a socket', () => {
-  it.each(['at once', 'later'] as const)('is over with the handshake (%s)', async (how) => {
-    const door = await withDoor({}, how);
-    const socket = await door.knock();
-    if (how === 'later') door.completed[0]?.();
-    expect([socket.listenerCount('error'), socket.listenerCount('close')]).toEqual([0, 0]);
-    // When it is idle; nothing else is waited for.
-    expect(door.core.statusKeeper.waiting).toBe(1);
+    expect(door.sockets[0]?.closeAsked).toEqual({ code: 4106, reason: 'token_expired' });
   });
 });
 
 describe('an upgrade that had to wait', () => {
-  const slow = { authenticate: async () => ({ userId: 'alice' }) };
-
-  it('and whose handshake throws is reported, and gives its slot back', async () => {
-    const door = await withDoor(slow, 'throws');
-    const socket = await door.knock();
-    expect(door.core.reportedOf('hook_failed')).toMatchObject([{ hook: 'upgrade' }]);
-    expect(socket.destroyed).toBe(true);
-    expect(door.managers()).toEqual([]);
-  });
-
   it('and whose socket is gone by then gives its slot back', async () => {
     let answer = (_: { userId: string }) => {};
     const authenticate = () =>
       new Promise<{ userId: string }>((resolve) => {
         answer = resolve;
       });
-    const door = await withDoor({ authenticate }, 'never');
+    const door = await withDoor({ authenticate });
     const ended: unknown[] = [];
     door.core.registry.observe({ managerRemoved: ({ endedBy }) => ended.push(endedBy) });
     const socket = await door.knock();
@@ -450,20 +425,6 @@ describe('an upgrade that had to wait', () => {
     await door.core.clock.advance(600);
     expect(door.upgraded()).toBe(1);
     expect(manager.endedBy).toBe('evicted');
-  });
-});
-
-describe('a new session that ends in the very moment that it is made', () => {
-  it('is not made again: its client is told', async () => {
-    const door = await withDoor();
-    door.core.events.events$.subscribe((event) => {
-      if (event.type !== 'admitted') return;
-      void door.core.registry.manager(event.managerId)?.close({ reason: 'terminated_by_admin' });
-    });
-    await door.knock();
-    await door.core.clock.advance(1_000);
-    expect(door.core.reportedOf('admitted')).toHaveLength(1);
-    expect(door.webSockets[0]?.closeAsked?.code).toBe(4520);
   });
 });
 
