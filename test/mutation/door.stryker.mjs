@@ -10,5 +10,7 @@ export default {
   mutate: [
     'src/admission/{current-manager.decorator,gateway-hooks,managed-websocket,websocket-manager.adapter}.ts',
   ],
+  // Provisional: this run has not been through to its end yet.
+  thresholds: { high: 95, low: 90, break: 75 },
   vitest: { configFile: 'test/mutation/door.vitest.ts', related: false },
 };

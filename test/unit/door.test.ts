@@ -312,13 +312,6 @@ describe('a handshake after admission', () => {
     ['refuses', (_info, verdict) => verdict(false, 418), 418],
     ['refuses at once', () => false, 401],
     ['never answers', (_info, _verdict) => {}, undefined],
-    [
-      'throws',
-      () => {
-        throw new Error('verifyClient failed');
-      },
-      undefined,
-    ],
   ])('that the own check of the application %s costs nobody a place', async (_, verifyClient, status) => {
     const door = await withDoor({}, verifyClient);
     const socket = await door.knock();
@@ -327,6 +320,18 @@ describe('a handshake after admission', () => {
     await door.core.clock.settle();
     expect([door.upgraded(), door.managers()]).toEqual([0, []]);
     expect(door.core.reportedOf('evicted')).toEqual([]);
+  });
+
+  it('whose own check in the application throws is reported, and its socket goes', async () => {
+    const door = await withDoor({}, () => {
+      throw new Error('verifyClient failed');
+    });
+    const socket = await door.knock();
+    expect(door.core.reportedOf('hook_failed')).toMatchObject([
+      { hook: 'upgrade', error: { message: 'verifyClient failed' } },
+    ]);
+    expect(socket.destroyed).toBe(true);
+    expect(door.managers()).toEqual([]);
   });
 
   it.each<[string, VerifyClient]>([
