@@ -44,6 +44,7 @@ export default defineConfig({
           // Each of them measures time, or wants the machine for itself.
           fileParallelism: false,
           maxWorkers: 1,
+          retry: process.env.CI ? 1 : 0,
           testTimeout: 120_000,
           hookTimeout: 30_000,
         },

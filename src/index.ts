@@ -2,7 +2,6 @@ export { CurrentManager, managerOf } from './admission/current-manager.decorator
 export { LimitFunctionError, ManagerLimitError, NodeUnavailableError } from './admission/errors.js';
 export { connectionOf } from './admission/managed-websocket.js';
 export {
-  type AdmissionOutcome,
   type Admitted,
   type Refused,
   WebSocketManagerFactory,

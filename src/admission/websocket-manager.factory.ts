@@ -4,6 +4,7 @@ import { CleanupService } from '../cleanup/cleanup.service.js';
 import { Clock } from '../clock/clock.js';
 import { isThenable } from '../clock/deadline.js';
 import { EventStream } from '../events/event-stream.js';
+import type { AdmissionOutcome } from '../events/vocabulary.js';
 import type { Manager } from '../manager/manager.js';
 import { ManagerRegistry } from '../manager/manager-registry.js';
 import type { UserRecord } from '../manager/user-record.js';
@@ -15,8 +16,6 @@ import { SlotLedger } from '../store/slot-ledger.js';
 import { DrainState } from './drain-state.js';
 import { LimitFunctionError, ManagerLimitError, NodeUnavailableError } from './errors.js';
 import { EvictedSessions } from './evicted-sessions.js';
-
-export type AdmissionOutcome = 'admitted' | 'joined' | 'admitted_after_cleanup';
 
 export interface Admitted {
   readonly admitted: true;
@@ -333,6 +332,8 @@ export class WebSocketManagerFactory {
     returned: boolean,
   ): void {
     const durationMs = this.clock.now() - startedAt;
+    this.registry.counters.onAdmission?.(outcome, durationMs, returned);
+    if (!this.events.hears('admitted')) return;
     const { pressure } = manager.user;
     this.events.report({ type: 'admitted', ...manager.identity, outcome, durationMs, returned, pressure });
   }

@@ -38,9 +38,14 @@ export class EventStream {
     for (const type of types) this.listeners.set(type, [...(this.listeners.get(type) ?? []), listener]);
   }
 
+  /** Whether anybody listens; for who would make up an event for every connection. */
+  hears(type: EventType): boolean {
+    return this.subject.observed || this.listeners.has(type);
+  }
+
   report(event: ReportedEvent): void {
+    if (!this.hears(event.type)) return;
     const listeners = this.listeners.get(event.type);
-    if (!listeners && !this.subject.observed) return;
     const complete = { ...event, at: this.clock.wallNow() } as WebSocketManagerEvent;
     for (const listener of listeners ?? []) this.tell(listener, complete);
     if (this.subject.observed) this.subject.next(complete);

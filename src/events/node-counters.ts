@@ -1,3 +1,5 @@
+import type { AdmissionOutcome } from './vocabulary.js';
+
 /**
  * What happens too often for an event each: plain numbers, read when somebody looks.
  * All of them only grow.
@@ -8,6 +10,8 @@ export class NodeCounters {
   messagesOut = 0;
   /** Ticks of the heartbeat that came too late to be believed. */
   eventLoopVoids = 0;
+  /** Set by who counts admissions. */
+  onAdmission: ((outcome: AdmissionOutcome, durationMs: number, returned: boolean) => void) | undefined;
   /** Set by who wants every pong's round trip, in milliseconds. */
   onPong: ((latencyMs: number) => void) | undefined;
   /** Set by who wants the duration of every call to the store that was waited for, in milliseconds. */

@@ -28,6 +28,9 @@ export type CleanupOutcome =
   | 'hooks_failed'
   | 'dry_run';
 
+/** What became of a newcomer that was let in. */
+export type AdmissionOutcome = 'admitted' | 'joined' | 'admitted_after_cleanup';
+
 /** The built-in kinds of evidence that nobody is there; an application's detectors add their own names. */
 export type ZombieSignal =
   | 'missed_pongs'

@@ -1,5 +1,6 @@
 import type { EndReason, RejectionReason } from './close-reason.js';
 import type {
+  AdmissionOutcome,
   BreakerState,
   CleanupLevel,
   CleanupOutcome,
@@ -32,7 +33,7 @@ interface OfManager extends OfUser {
 /** A newcomer has a manager. */
 export interface AdmittedEvent extends OfManager {
   readonly type: 'admitted';
-  readonly outcome: 'admitted' | 'joined' | 'admitted_after_cleanup';
+  readonly outcome: AdmissionOutcome;
   /** From the factory being asked to its answer. */
   readonly durationMs: number;
   /** This session was evicted less than 30 s ago: perhaps needlessly. */

@@ -53,7 +53,9 @@ export class StatusKeeper {
     this.managers = new DueQueue(GRANULARITY_MS, clock.now());
     this.expiries = new DueQueue(GRANULARITY_MS, clock.now());
     registry.observe({
-      managerAdded: (manager) => this.assess(manager),
+      // Of one without a connection nothing is known yet.
+      managerAdded: (manager) =>
+        this.managers.schedule(manager, attachDeadlineOf(manager.createdAt, this.rules)),
       managerTouched: (manager) => this.assess(manager),
       managerRemoved: (manager) => this.managers.cancel(manager),
       connectionAdded: (connection) => {
@@ -121,10 +123,12 @@ export class StatusKeeper {
       return inactiveSince + windowOf(manager, this.rules);
     }
     if (manager.connections.length === 0) return attachDeadlineOf(manager.createdAt, this.rules);
-    const dueTimes = [manager.lastActivityAt + idleAfterMs];
-    if (idleTimeoutMs !== undefined)
-      dueTimes.push(Math.max(now + GRANULARITY_MS, manager.lastActivityAt + idleTimeoutMs));
-    const ahead = dueTimes.filter((at) => at > now);
-    return ahead.length > 0 ? Math.min(...ahead) : undefined;
+    const idleAt = manager.lastActivityAt + idleAfterMs;
+    const tooLongAt =
+      idleTimeoutMs === undefined
+        ? Number.POSITIVE_INFINITY
+        : Math.max(now + GRANULARITY_MS, manager.lastActivityAt + idleTimeoutMs);
+    const next = idleAt > now ? Math.min(idleAt, tooLongAt) : tooLongAt;
+    return Number.isFinite(next) ? next : undefined;
   }
 }

@@ -169,8 +169,11 @@ export class Manager implements Due {
     // Not `push`, which keeps room for sixteen more.
     this.connections = this.connections.concat(connection);
     this.registry.connectionAdded(connection);
-    this.registry.events.report({ type: 'attached', ...this.identity, connectionId: connection.id });
-    if (this.connections.length > this.registry.options.limits.connectionsPerManager) {
+    const { events, options } = this.registry;
+    if (events.hears('attached')) {
+      events.report({ type: 'attached', ...this.identity, connectionId: connection.id });
+    }
+    if (this.connections.length > options.limits.connectionsPerManager) {
       this.connections[0]?.end({ reason: 'superseded' });
     }
     return connection;
@@ -270,7 +273,9 @@ export class Manager implements Due {
   private dropConnection(connection: Connection, ending: Ending, managerEnded: boolean): void {
     connection.detached = true;
     this.registry.connectionRemoved(connection);
-    this.registry.events.report({
+    const { events } = this.registry;
+    if (!events.hears('detached')) return;
+    events.report({
       type: 'detached',
       ...this.identity,
       connectionId: connection.id,

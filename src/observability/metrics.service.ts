@@ -5,13 +5,12 @@ import { DrainState } from '../admission/drain-state.js';
 import { CircuitBreakerService } from '../cleanup/circuit-breaker.service.js';
 import { EventStream } from '../events/event-stream.js';
 import { NodeCounters } from '../events/node-counters.js';
-import { MANAGER_STATUSES } from '../events/vocabulary.js';
+import { type AdmissionOutcome, MANAGER_STATUSES } from '../events/vocabulary.js';
 import type { WebSocketManagerEvent } from '../events/websocket-manager-event.js';
 import { Heartbeat } from '../liveness/heartbeat.js';
 import { ManagerRegistry } from '../manager/manager-registry.js';
 import { importOptional } from '../options/import-optional.js';
 
-type AdmissionOutcome = Extract<WebSocketManagerEvent, { type: 'admitted' }>['outcome'] | 'rejected';
 type PromClient = typeof import('prom-client');
 
 /** Where metrics go. */
@@ -59,6 +58,12 @@ export class MetricsService {
     const metrics = MetricSet.of(client, this.options.registry ?? client.register);
     this.metrics = metrics;
     metrics.nodes.add(this);
+    this.counters.onAdmission = (outcome, ms, returned) => {
+      metrics.admissions[outcome]++;
+      metrics.admissionDuration.observe(ms / 1_000);
+      if (outcome === 'admitted_after_cleanup') metrics.lockoutsPrevented.inc();
+      if (returned) metrics.evictedReturned.inc();
+    };
     this.counters.onPong = (ms) => metrics.pongLatency.observe(ms / 1_000);
     this.counters.onStoreOperation = (operation, ms) =>
       metrics.storeDuration.observe({ operation }, ms / 1_000);
@@ -68,6 +73,7 @@ export class MetricsService {
   /** Takes this node out of the metrics. */
   stop(): void {
     this.metrics?.nodes.delete(this);
+    this.counters.onAdmission = undefined;
     this.counters.onPong = undefined;
     this.counters.onStoreOperation = undefined;
   }
@@ -118,7 +124,7 @@ const METRIC_SET = Symbol.for('nestjs-websocket-manager:metrics');
 class MetricSet {
   readonly nodes = new Set<MetricsService>();
   /** Newcomers since the last scrape, by what became of them. */
-  readonly admissions: Record<AdmissionOutcome, number> = {
+  readonly admissions: Record<AdmissionOutcome | 'rejected', number> = {
     admitted: 0,
     joined: 0,
     admitted_after_cleanup: 0,
@@ -244,7 +250,7 @@ class MetricSet {
       labelNames: ['outcome'],
       registers: [this.registry],
       collect() {
-        for (const outcome of Object.keys(admissions) as AdmissionOutcome[]) {
+        for (const outcome of Object.keys(admissions) as (keyof typeof admissions)[]) {
           if (admissions[outcome] > 0) this.inc({ outcome }, admissions[outcome]);
           admissions[outcome] = 0;
         }
@@ -313,7 +319,6 @@ class MetricSet {
 }
 
 const COUNTED = [
-  'admitted',
   'rejected',
   'evicted',
   'zombie_detected',
@@ -329,12 +334,6 @@ function count(
   event: Extract<WebSocketManagerEvent, { type: (typeof COUNTED)[number] }>,
 ): void {
   switch (event.type) {
-    case 'admitted':
-      metrics.admissions[event.outcome]++;
-      metrics.admissionDuration.observe(event.durationMs / 1_000);
-      if (event.outcome === 'admitted_after_cleanup') metrics.lockoutsPrevented.inc();
-      if (event.returned) metrics.evictedReturned.inc();
-      break;
     case 'rejected':
       metrics.admissions.rejected++;
       metrics.rejections.inc({ reason: event.reason });
