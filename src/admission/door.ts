@@ -84,10 +84,13 @@ export class Door implements SocketErrorSink {
     const accept = server.handleUpgrade.bind(server);
     let arriving: Upgrade | undefined;
     server.handleUpgrade = (request, socket, head, onUpgraded) => {
-      const startedAt = this.clock.now();
       const upgrade: Upgrade = {
-        ...{ request, socket, onUpgraded, startedAt },
-        ...{ verdict: undefined, onCompleted: undefined },
+        request,
+        socket,
+        onUpgraded,
+        startedAt: this.clock.now(),
+        verdict: undefined,
+        onCompleted: undefined,
       };
       arriving = upgrade;
       try {

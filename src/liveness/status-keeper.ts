@@ -60,6 +60,8 @@ export class StatusKeeper {
       managerRemoved: (manager) => this.managers.cancel(manager),
       connectionAdded: (connection) => {
         if (connection.expiresAt !== undefined) this.expiries.schedule(connection, connection.expiresAt);
+        // A new one makes nothing known of a manager of which nothing was; it comes up when it would have, unattached.
+        if (connection.manager.status !== 'unknown') this.assess(connection.manager);
       },
       connectionRemoved: (connection) => this.expiries.cancel(connection),
     });

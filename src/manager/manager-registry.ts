@@ -167,7 +167,6 @@ export class ManagerRegistry {
   connectionAdded(connection: Connection): void {
     this.openConnections++;
     for (const observer of this.observers) observer.connectionAdded?.(connection);
-    this.touched(connection.manager);
   }
 
   connectionRemoved(connection: Connection): void {

@@ -59,8 +59,7 @@ export class SlotLedger {
 
   /** Takes a slot. Answers at once when the store does. Never throws. */
   reserve(request: SlotRequest): SlotReply | Promise<SlotReply> {
-    if (this.clock.now() < this.awayUntil) return this.decideAlone(request);
-    const started = this.clock.now();
+    if (this.isDegraded && this.clock.now() < this.awayUntil) return this.decideAlone(request);
     let reply: SlotReply | Promise<SlotReply>;
     try {
       reply = this.store.reserve(request);
@@ -68,7 +67,7 @@ export class SlotLedger {
       this.noteFailure('reserve', error);
       return this.decideAlone(request);
     }
-    return isThenable(reply) ? this.awaitReply(request, reply, started) : this.accepted(request, reply);
+    return isThenable(reply) ? this.awaitReply(request, reply) : this.accepted(request, reply);
   }
 
   /** A slot that was granted and is not wanted after all. */
@@ -99,11 +98,8 @@ export class SlotLedger {
     void manager.close({ reason: 'evicted', evidence });
   }
 
-  private async awaitReply(
-    request: SlotRequest,
-    reply: PromiseLike<SlotReply>,
-    started: number,
-  ): Promise<SlotReply> {
+  private async awaitReply(request: SlotRequest, reply: PromiseLike<SlotReply>): Promise<SlotReply> {
+    const started = this.clock.now();
     const settled = await settleWithin(this.clock, this.options.storeTimeoutMs, () => reply);
     this.counters.onStoreOperation?.('reserve', this.clock.now() - started);
     if (settled.status === 'done') return this.accepted(request, settled.value);
