@@ -214,6 +214,14 @@ const HISTORIES: Record<string, { setting: Partial<Setting>; actions: Action[]; 
       actions: [arrive({ count: 3, peer: 'silent', attachesAfter: ms(222) }), wait(159)],
       whileDraining: [],
     },
+    'nobody comes to a session after the end of a drain during which the node stood still': {
+      setting: { drainTimeout: 2_000, drainSpread: 100 },
+      actions: [0, 1, 2].flatMap((key) => [
+        arrive({ key, peer: 'silent' }),
+        arrive({ key, peer: 'silent', attachesAfter: ms(259) }),
+      ]),
+      whileDraining: [{ do: 'stall', for: ms(5_999) }],
+    },
     'a session that its own check takes for alive again is noticed when due': {
       setting: {
         ...{ limit: 1, interval: 400, missed: 3, sweep: 200, idle: 100, grace: 0, window: 200 },
