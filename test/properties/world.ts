@@ -99,7 +99,10 @@ export class World {
     this.witness.isQuiet = true;
     await this.pass((missed + 1) * interval + Math.min(sweep, interval) + 2 * probe);
     this.look('a quiet network');
-    this.nothingIsOpen(this.sockets.filter(({ connection }) => connection.detached));
+    const ended = this.sockets.filter(({ connection }) => connection.detached);
+    // A goodbye that was said in this very instant is answered in the next.
+    await this.clock.advance(2);
+    this.nothingIsOpen(ended);
     for (const socket of this.sockets) socket.leave();
     // The longest way to be forgotten: hooks and closing handshakes, the window, the grace, each with its tick.
     const most = Math.max(grace, 100) + window + grace + 4 * hook + queue + 4 * probe + interval / 2 + 1_200;
