@@ -1,3 +1,4 @@
+import type { Refused } from '../../src/admission/websocket-manager.factory.js';
 import type {
   AdmittedEvent,
   DrainingEvent,
@@ -212,10 +213,13 @@ export class Witness {
     if (lockout) this.complain(`${user} was locked out`);
     for (const arrival of arrivals) arrival.madeWhenRefused = this.made.get(user);
     this.judgeRefusal(first, arrivals, retryAfterMs);
-    for (const { key } of arrivals) {
-      const bar = this.model.barred.get(`${user} ${key}`);
-      if (bar && retryAfterMs !== undefined) bar.promisedAt ??= this.now + retryAfterMs;
-    }
+  }
+
+  /** Told by the answer: of several who came at once, the event does not say which it was. */
+  notePromise({ user, key }: Arrival, { reason, retryAfterMs }: Refused): void {
+    const bar = this.model.barred.get(`${user} ${key}`);
+    if (bar && reason === 'over_limit' && retryAfterMs !== undefined)
+      bar.promisedAt ??= this.now + retryAfterMs;
   }
 
   /** Drawn for each, so that they do not come back together. */

@@ -212,7 +212,10 @@ export class World {
       this.witness.waiting.splice(this.witness.waiting.indexOf(arrival), 1);
       if (isFree && isAlone && !(result.admitted && this.clock.now() === arrival.at))
         this.witness.complain(`${user} had to wait below the limit`);
-      if (!result.admitted) return this.refused(action, arrival, result);
+      if (!result.admitted) {
+        this.witness.notePromise(arrival, result);
+        return this.refused(action, arrival, result);
+      }
       const member = this.model.members.find(({ id }) => id === result.manager.id);
       const { attaches, attachesAfter, expires } = action;
       if (!member || arrival.isGone || !attaches) return;
