@@ -235,14 +235,14 @@ export class World {
   private refused(action: Arrive, arrival: Arrival, { reason, retryAfterMs }: Refused): void {
     if (reason !== 'over_limit' || retryAfterMs === undefined || arrival.isGone) return;
     if (!action.comesBack || !this.mayComeBack) return;
-    const { user, madeWhenRefused: managersMade = 0 } = arrival;
+    const { user, limit = 0, madeWhenRefused: managersMade = 0 } = arrival;
     this.away++;
     this.clock.io(() => {
       this.away--;
       const isFirst = !this.witness.waiting.some((one) => one.user === user);
       this.arrive(
         { ...action, goneAfter: undefined, comesBack: false },
-        isFirst ? { managersMade } : undefined,
+        isFirst ? { managersMade, limit } : undefined,
       );
     }, retryAfterMs);
   }
