@@ -62,7 +62,8 @@ export class DrainService {
       await this.hooks.whenDisconnected();
       await this.refusals.whenHeldAreGone();
     });
-    for (const manager of this.registry.allManagers) this.note(manager);
+    // After a stall of ours there may be some whose turn has not come; nobody may come to them any more.
+    for (const manager of this.registry.allManagers) void this.close(manager);
     const left = [...connections].filter((connection) => !connection.closed);
     for (const connection of left) connection.transport.terminate();
     await this.ledger.leave();

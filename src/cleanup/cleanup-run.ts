@@ -65,6 +65,16 @@ export class CleanupRun {
     return this.candidates.some(({ suspect }) => suspect);
   }
 
+  /** Whether any connection is a suspect or worse, whatever the others of its session are. */
+  get accusesAnybody(): boolean {
+    const { detector } = this.context;
+    for (const manager of this.user.managers) {
+      for (const connection of manager.connections)
+        if (detector.proofOf(connection) !== undefined || connection.suspectedAt !== undefined) return true;
+    }
+    return false;
+  }
+
   /**
    * Ends every connection that is proven dead at this moment. What is not to be believed in the background goes for
    * a newcomer only, longest silent first, as far as it is needed.

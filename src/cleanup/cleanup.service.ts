@@ -144,6 +144,7 @@ export class CleanupService {
     const target = user.managers.size - request.needed;
     const isOver = () => user.managers.size <= target || request.isAbandoned();
     const mayTakeLiving = () => request.mayEvictLiving && this.spendBudget(user);
+    await this.hearOut(run);
     for (const level of CLEANUP_LEVELS) {
       run.level = level;
       run.takeDead(isOver);
@@ -209,6 +210,7 @@ export class CleanupService {
     await this.clock.breathe();
     const run = this.begin(user, trigger);
     run.level = level;
+    await this.hearOut(run);
     run.takeDead();
     run.takeOverdue();
     if (reaches(level, 'aggressive') && !run.isCheap && user.managers.size > 0) {
@@ -227,6 +229,11 @@ export class CleanupService {
     }
     const fellShort = count > 0 && run.evicted.length === 0 && user.managers.size > 0;
     return { run, report: run.report(fellShort ? this.shortfallOf(user) : undefined) };
+  }
+
+  /** After a stall of ours, who has answered long ago must not go for being silent: what waits in the sockets is read. */
+  private async hearOut(run: CleanupRun): Promise<void> {
+    if (run.accusesAnybody) await new Promise<void>((resolve) => this.clock.afterReads(resolve));
   }
 
   /** Nobody waits for a cleanup in the background: what goes wrong in it is said, and the next one is tried. */

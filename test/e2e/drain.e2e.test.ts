@@ -19,8 +19,8 @@ afterEach(async () => {
   for (const undo of cleanUp.splice(0).reverse()) await undo();
 });
 
-async function start(): Promise<Server> {
-  const env = { WSM_DRAIN_SPREAD_MS: `${SPREAD_MS}`, WSM_DRAIN_TIMEOUT_MS: `${TIMEOUT_MS}` };
+async function start(spreadMs = SPREAD_MS): Promise<Server> {
+  const env = { WSM_DRAIN_SPREAD_MS: `${spreadMs}`, WSM_DRAIN_TIMEOUT_MS: `${TIMEOUT_MS}` };
   const server = await startServer(env);
   cleanUp.push(() => server.stop());
   return server;
@@ -104,6 +104,19 @@ describe('SIGTERM', () => {
     });
     expect(metrics.sum('websocket_manager_draining')).toBe(1);
     expectPoliteEnd(await server.exited);
+  });
+
+  it('says goodbye also to those whose turn had not come when the machine was suspended past the end', async () => {
+    const server = await start(TIMEOUT_MS);
+    const clients = await enterMany(server, 30);
+    server.signal('SIGTERM');
+    await until(() => server.log.includes('Draining'), 1_000, 'the drain to begin');
+    server.signal('SIGSTOP');
+    await sleep(TIMEOUT_MS + 200);
+    server.signal('SIGCONT');
+    expectPoliteEnd(await server.exited);
+    await until(() => clients.every(({ closed }) => closed), 1_000, 'all closes');
+    for (const client of clients) expectGoodbye(client);
   });
 
   it('is not held up beyond its time by a client that is frozen', async () => {

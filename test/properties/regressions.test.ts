@@ -214,6 +214,42 @@ const HISTORIES: Record<string, { setting: Partial<Setting>; actions: Action[]; 
       actions: [arrive({ count: 3, peer: 'silent', attachesAfter: ms(222) }), wait(159)],
       whileDraining: [],
     },
+    'nobody comes to a session after the end of a drain during which the node stood still': {
+      setting: { drainTimeout: 2_000, drainSpread: 100 },
+      actions: [0, 1, 2].flatMap((key) => [
+        arrive({ key, peer: 'silent' }),
+        arrive({ key, peer: 'silent', attachesAfter: ms(259) }),
+      ]),
+      whileDraining: [{ do: 'stall', for: ms(5_999) }],
+    },
+    'an answer that waits in the socket counts when a sweep comes with the tick that is a little late': {
+      setting: { limit: 3, interval: 400, sweep: 1_000, window: 200, grace: 0, thresholds: [0.2, 1, 1] },
+      actions: [
+        arrive({ peer: 'silent' }),
+        wait(973),
+        { do: 'all become', user: 0, peer: 'answers' },
+        { do: 'stall', for: ms(36) },
+        wait(400),
+      ],
+    },
+    'a suspect that answered while our own loop stood still does not go for a newcomer': {
+      setting: {
+        ...{ limit: 6, interval: 400, missed: 1, probe: 50, sweep: 200, idle: 800, grace: 200, hook: 800 },
+        ...{ burst: 1, refill: 400, window: 800, queue: 120, thresholds: [1, 1, 1] },
+      },
+      actions: [
+        arrive({ key: 0 }),
+        arrive(),
+        arrive({ count: 3, peer: slow(114), expires: ms(220) }),
+        wait(53),
+        arrive(),
+        { do: 'become', who: 0, peer: 'silent' },
+        arrive({ count: 4, peer: 'silent' }),
+        wait(51),
+        { do: 'all become', user: 0, peer: 'answers' },
+        { do: 'stall', for: ms(149) },
+      ],
+    },
     'a session that its own check takes for alive again is noticed when due': {
       setting: {
         ...{ limit: 1, interval: 400, missed: 3, sweep: 200, idle: 100, grace: 0, window: 200 },

@@ -1,3 +1,4 @@
+import type { Refused } from '../../src/admission/websocket-manager.factory.js';
 import type {
   AdmittedEvent,
   DrainingEvent,
@@ -24,8 +25,8 @@ export interface Arrival {
   most: number;
   /** Managers of the user that had been made when it was refused. */
   madeWhenRefused?: number | undefined;
-  /** Told to come back now: since when nobody else of the user was given a place. */
-  readonly promise: { readonly managersMade: number } | undefined;
+  /** Told to come back now: since when nobody else of the user was given a place, and of how many places. */
+  readonly promise: { readonly managersMade: number; readonly limit: number } | undefined;
 }
 
 /** What a newcomer may wait beside its probe. */
@@ -212,10 +213,13 @@ export class Witness {
     if (lockout) this.complain(`${user} was locked out`);
     for (const arrival of arrivals) arrival.madeWhenRefused = this.made.get(user);
     this.judgeRefusal(first, arrivals, retryAfterMs);
-    for (const { key } of arrivals) {
-      const bar = this.model.barred.get(`${user} ${key}`);
-      if (bar && retryAfterMs !== undefined) bar.promisedAt ??= this.now + retryAfterMs;
-    }
+  }
+
+  /** Told by the answer: of several who came at once, the event does not say which it was. */
+  notePromise({ user, key }: Arrival, { reason, retryAfterMs }: Refused): void {
+    const bar = this.model.barred.get(`${user} ${key}`);
+    if (bar && reason === 'over_limit' && retryAfterMs !== undefined)
+      bar.promisedAt ??= this.now + retryAfterMs;
   }
 
   /** Drawn for each, so that they do not come back together. */
@@ -250,7 +254,8 @@ export class Witness {
     const isBarred = this.model.barred.has(`${user} ${key}`);
     if (!isBarred && Math.abs(retryAfterMs - waitMs) > 1.001)
       return `${user} was told ${retryAfterMs} instead of ${waitMs} ms`;
-    if (promise && promise.managersMade === this.made.get(user))
+    // The place was one of so many; the application may have taken it back meanwhile.
+    if (promise && promise.limit <= limit && promise.managersMade === this.made.get(user))
       return `${user} came back as told, for nothing`;
     return undefined;
   }

@@ -99,7 +99,10 @@ export class World {
     this.witness.isQuiet = true;
     await this.pass((missed + 1) * interval + Math.min(sweep, interval) + 2 * probe);
     this.look('a quiet network');
-    this.nothingIsOpen(this.sockets.filter(({ connection }) => connection.detached));
+    const ended = this.sockets.filter(({ connection }) => connection.detached);
+    // A goodbye that was said in this very instant is answered in the next.
+    await this.clock.advance(2);
+    this.nothingIsOpen(ended);
     for (const socket of this.sockets) socket.leave();
     // The longest way to be forgotten: hooks and closing handshakes, the window, the grace, each with its tick.
     const most = Math.max(grace, 100) + window + grace + 4 * hook + queue + 4 * probe + interval / 2 + 1_200;
@@ -209,7 +212,10 @@ export class World {
       this.witness.waiting.splice(this.witness.waiting.indexOf(arrival), 1);
       if (isFree && isAlone && !(result.admitted && this.clock.now() === arrival.at))
         this.witness.complain(`${user} had to wait below the limit`);
-      if (!result.admitted) return this.refused(action, arrival, result);
+      if (!result.admitted) {
+        this.witness.notePromise(arrival, result);
+        return this.refused(action, arrival, result);
+      }
       const member = this.model.members.find(({ id }) => id === result.manager.id);
       const { attaches, attachesAfter, expires } = action;
       if (!member || arrival.isGone || !attaches) return;
@@ -229,14 +235,14 @@ export class World {
   private refused(action: Arrive, arrival: Arrival, { reason, retryAfterMs }: Refused): void {
     if (reason !== 'over_limit' || retryAfterMs === undefined || arrival.isGone) return;
     if (!action.comesBack || !this.mayComeBack) return;
-    const { user, madeWhenRefused: managersMade = 0 } = arrival;
+    const { user, limit = 0, madeWhenRefused: managersMade = 0 } = arrival;
     this.away++;
     this.clock.io(() => {
       this.away--;
       const isFirst = !this.witness.waiting.some((one) => one.user === user);
       this.arrive(
         { ...action, goneAfter: undefined, comesBack: false },
-        isFirst ? { managersMade } : undefined,
+        isFirst ? { managersMade, limit } : undefined,
       );
     }, retryAfterMs);
   }
