@@ -110,7 +110,10 @@ function hasEnded(seat, code, closing) {
   seat.leftAt = undefined;
   if (seat.goodbye) {
     note(`own: ${seat.goodbye}`);
-    if (seat.goodbye === 'leave' && code !== 1000) complain(seat, `left, and was told ${code}`);
+    // Somebody may have needed the place in the very moment.
+    const wasEvicted = code === 4510 && seat.isFull;
+    if (seat.goodbye === 'leave' && code !== 1000 && !wasEvicted)
+      complain(seat, `left, and was told ${code}`);
     seat.leftAt = now();
     comeLater(seat, seat.goodbye === 'reload' ? between([50, 500]) : between(AWAY_MS));
     return;

@@ -233,19 +233,21 @@ const stall: Fault = ({ soaked }) => soaked.stall(800 + Math.random() * 700);
 const limitChange: Fault = async ({ soaked, next, letIn }) => {
   const userId = `tier-${next()}`;
   const client = await FreezableClient.open(Array.from({ length: 16 }, () => soaked.socketUrl(userId)));
+  const newcomers: Answer[] = [];
+  const closed = () => client.of('closed').map(({ code }) => code);
   try {
     await sleep(5_500); // out of their grace
     await soaked.setLimit(userId, 8);
-    const first = await letIn(userId);
+    newcomers.push(await letIn(userId));
+    await until(() => closed().length > 0, 10_000, 'somebody to go for a newcomer under a lowered limit', 50);
     await sleep(500);
-    const codes = client.of('closed').map(({ code }) => code);
-    expectThat(codes.join() === '4510', `one newcomer under a lowered limit closed [${codes}]`);
+    expectThat(closed().join() === '4510', `one newcomer under a lowered limit closed [${closed()}]`);
     await soaked.setLimit(userId, 30);
-    const more = await Promise.all([1, 2, 3].map(() => letIn(userId)));
+    newcomers.push(...(await Promise.all([1, 2, 3].map(() => letIn(userId)))));
     await sleep(500);
-    expectThat(client.of('closed').length === 1, 'a newcomer under a raised limit closed somebody');
-    for (const { client: newcomer } of [first, ...more]) newcomer?.socket.terminate();
+    expectThat(closed().length === 1, 'a newcomer under a raised limit closed somebody');
   } finally {
+    for (const newcomer of newcomers) newcomer.client?.socket.terminate();
     await client.kill();
     await soaked.setLimit(userId, undefined);
   }
