@@ -7,7 +7,8 @@ import {
   type CleanupOutcome,
   type CleanupTrigger,
 } from '../events/vocabulary.js';
-import { evidenceOf, rulesOf, snapshotOf } from '../liveness/assessment.js';
+import type { Eviction } from '../events/websocket-manager-event.js';
+import { evidenceOf, type ManagerSnapshot, proofOf, rulesOf, snapshotOf } from '../liveness/assessment.js';
 import { StatusKeeper } from '../liveness/status-keeper.js';
 import { ZombieDetectorService } from '../liveness/zombie-detector.service.js';
 import type { Manager } from '../manager/manager.js';
@@ -296,17 +297,29 @@ export class CleanupService {
     const now = this.clock.now();
     const { rules } = this.context;
     const candidates = this.candidates(user);
-    // With a session key, a dead one stays for its resume window.
-    const dead = candidates
-      .filter(({ status, manager }) => status === 'zombie' && manager.sessionKey === undefined)
-      .map(({ manager }) => ({ managerId: manager.id, signal: 'missed_pongs' as const }));
-    const sure = [...dead, ...overdue(candidates, level, now, rules)];
-    const rest = candidates.filter(({ manager }) => !sure.some(({ managerId }) => managerId === manager.id));
-    const forced = level === 'force' ? expendable(rest, 'force', now, rules).slice(0, count) : [];
-    const evicted = [...sure, ...forced].map(({ managerId, signal }) => {
-      const { manager } = candidates.find((candidate) => candidate.manager.id === managerId) as Candidate;
-      return { managerId, reason: reasonOf(signal), evidence: evidenceOf(manager, signal, now, rules) };
+    const evidence = (manager: ManagerSnapshot, signal: string) => evidenceOf(manager, signal, now, rules);
+    const zombies = candidates.filter(({ status }) => status === 'zombie');
+    const ended = zombies.flatMap(({ manager }): Eviction[] => {
+      const last = manager.connections.at(-1);
+      if (manager.sessionKey !== undefined || !last) return [];
+      const signal = proofOf(last, rules) ?? 'missed_pongs';
+      return [{ managerId: manager.id, reason: 'no_pong', evidence: evidence(manager, signal) }];
     });
+    // With a session key, a dead one stays for its resume window, which begins with the end of its connections.
+    const rest = candidates
+      .filter(({ manager }) => !ended.some(({ managerId }) => managerId === manager.id))
+      .map((candidate): Candidate => {
+        const loses = candidate.status === 'zombie';
+        return loses ? { ...candidate, status: 'inactive', suspect: false, inactiveSince: now } : candidate;
+      });
+    const sure = overdue(rest, level, now, rules);
+    const others = rest.filter(({ manager }) => !sure.some(({ managerId }) => managerId === manager.id));
+    const forced = level === 'force' ? expendable(others, 'force', now, rules).slice(0, count) : [];
+    const chosen = [...sure, ...forced].map(({ managerId, signal }): Eviction => {
+      const { manager } = rest.find((candidate) => candidate.manager.id === managerId) as Candidate;
+      return { managerId, reason: reasonOf(signal), evidence: evidence(manager, signal) };
+    });
+    const evicted = [...ended, ...chosen];
     const durationMs = this.clock.now() - now;
     return { level, examined: candidates.length, evicted, freed: 0, durationMs, outcome: 'dry_run' };
   }
