@@ -8,6 +8,8 @@ import type { UserRecord } from '../manager/user-record.js';
 const BARRED_MS = 60_000;
 /** Evicted, and back within this time: perhaps it should not have been. */
 const RETURNED_MS = 30_000;
+/** Of one user; the oldest are forgotten for who brings a new key with every connection. */
+const MOST_KEPT = 1_000;
 
 interface EvictedSession {
   readonly at: number;
@@ -65,7 +67,7 @@ export class EvictedSessions {
     this.byUser.set(user, sessions);
     // Oldest first: what has lost its meaning is at the front.
     for (const [key, { at }] of sessions) {
-      if (now - at < BARRED_MS) break;
+      if (now - at < BARRED_MS && sessions.size < MOST_KEPT) break;
       sessions.delete(key);
     }
     sessions.delete(sessionKey);

@@ -48,6 +48,14 @@ describe('a session that ended', () => {
     expect(keyless.core.evicted.isReturning(keyless.user, undefined)).toBe(false);
   });
 
+  it('is forgotten for a thousand later ones of its user, the oldest first', async () => {
+    const { end, isReturning } = await withEnded('inactive');
+    for (let i = 1; i < 1_000; i++) end('inactive', `tab-${i}`);
+    expect(isReturning()).toBe(true);
+    end('inactive', 'one more');
+    expect([isReturning(), isReturning('tab-1'), isReturning('one more')]).toEqual([false, true, true]);
+  });
+
   it('has returned within 30 s, and is barred for a minute', async () => {
     const { mayEvict, isReturning, advance } = await withEnded('evicted');
     await advance(RETURNED_MS - 1);
