@@ -7,8 +7,7 @@ import {
   type CleanupOutcome,
   type CleanupTrigger,
 } from '../events/vocabulary.js';
-import type { Eviction } from '../events/websocket-manager-event.js';
-import { evidenceOf, type ManagerSnapshot, proofOf, rulesOf, snapshotOf } from '../liveness/assessment.js';
+import { rulesOf, snapshotOf } from '../liveness/assessment.js';
 import { StatusKeeper } from '../liveness/status-keeper.js';
 import { ZombieDetectorService } from '../liveness/zombie-detector.service.js';
 import type { Manager } from '../manager/manager.js';
@@ -16,17 +15,16 @@ import { ManagerRegistry } from '../manager/manager-registry.js';
 import type { UserRecord } from '../manager/user-record.js';
 import { RESOLVED_OPTIONS, type ResolvedOptions } from '../options/websocket-manager-options.interface.js';
 import { CircuitBreakerService } from './circuit-breaker.service.js';
-import { type CleanupContext, type CleanupReport, CleanupRun, reasonOf } from './cleanup-run.js';
+import { type CleanupContext, type CleanupReport, CleanupRun } from './cleanup-run.js';
 import { type Budget, canSpend, spend, waitForTokenMs } from './eviction-budget.js';
 import {
   type Candidate,
   candidatesOf,
-  expendable,
   graceLeftMs,
   levelFor,
-  overdue,
   reaches,
 } from './policy.js';
+import { rehearsal } from './rehearsal.js';
 
 /** What an operator asks for. */
 export interface ManualCleanup {
@@ -292,34 +290,10 @@ export class CleanupService {
     this.events.report({ type: 'sweep_finished', users: users.size, durationMs });
   }
 
-  /** Says what {@link cleanManually} would do on the evidence in hand, and does nothing. */
   private rehearse(user: UserRecord, level: CleanupLevel, count: number): CleanupReport {
     const now = this.clock.now();
-    const { rules } = this.context;
     const candidates = this.candidates(user);
-    const evidence = (manager: ManagerSnapshot, signal: string) => evidenceOf(manager, signal, now, rules);
-    const zombies = candidates.filter(({ status }) => status === 'zombie');
-    const ended = zombies.flatMap(({ manager }): Eviction[] => {
-      const last = manager.connections.at(-1);
-      if (manager.sessionKey !== undefined || !last) return [];
-      const signal = proofOf(last, rules) ?? 'missed_pongs';
-      return [{ managerId: manager.id, reason: 'no_pong', evidence: evidence(manager, signal) }];
-    });
-    // With a session key, a dead one stays for its resume window, which begins with the end of its connections.
-    const rest = candidates
-      .filter(({ manager }) => !ended.some(({ managerId }) => managerId === manager.id))
-      .map((candidate): Candidate => {
-        const loses = candidate.status === 'zombie';
-        return loses ? { ...candidate, status: 'inactive', suspect: false, inactiveSince: now } : candidate;
-      });
-    const sure = overdue(rest, level, now, rules);
-    const others = rest.filter(({ manager }) => !sure.some(({ managerId }) => managerId === manager.id));
-    const forced = level === 'force' ? expendable(others, 'force', now, rules).slice(0, count) : [];
-    const chosen = [...sure, ...forced].map(({ managerId, signal }): Eviction => {
-      const { manager } = rest.find((candidate) => candidate.manager.id === managerId) as Candidate;
-      return { managerId, reason: reasonOf(signal), evidence: evidence(manager, signal) };
-    });
-    const evicted = [...ended, ...chosen];
+    const evicted = rehearsal(candidates, level, count, now, this.context.rules);
     const durationMs = this.clock.now() - now;
     return { level, examined: candidates.length, evicted, freed: 0, durationMs, outcome: 'dry_run' };
   }
