@@ -17,13 +17,7 @@ import { RESOLVED_OPTIONS, type ResolvedOptions } from '../options/websocket-man
 import { CircuitBreakerService } from './circuit-breaker.service.js';
 import { type CleanupContext, type CleanupReport, CleanupRun } from './cleanup-run.js';
 import { type Budget, canSpend, spend, waitForTokenMs } from './eviction-budget.js';
-import {
-  type Candidate,
-  candidatesOf,
-  graceLeftMs,
-  levelFor,
-  reaches,
-} from './policy.js';
+import { type Candidate, candidatesOf, graceLeftMs, levelFor, reaches } from './policy.js';
 import { rehearsal } from './rehearsal.js';
 
 /** What an operator asks for. */
