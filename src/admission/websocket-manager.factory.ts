@@ -153,6 +153,7 @@ export class WebSocketManagerFactory {
   private async serve(admission: PendingAdmission): Promise<Admitted | Refused> {
     const { user, context, newcomer, startedAt } = admission;
     const queueUntil = startedAt + this.options.admission.queueTimeoutMs;
+    let hasLookedAgain = false;
     for (let { reply } = admission; ; reply = undefined) {
       const probe = this.probeWhileWaiting(user, admission.request.limit);
       const turn = { ...admission, reply, probe };
@@ -160,6 +161,12 @@ export class WebSocketManagerFactory {
       if ('admitted' in answer) return answer;
       const { retryAfterMs } = answer;
       if (await this.waitForSlot(user, newcomer, queueUntil, retryAfterMs)) continue;
+      // Somebody may have gone in the very moment, for an operator or by themselves: nobody is refused below the limit.
+      const isRoom = user.managers.size < admission.request.limit && !newcomer.isGone();
+      if (isRoom && !hasLookedAgain) {
+        hasLookedAgain = true;
+        continue;
+      }
       this.evicted.notePromise(user, context.sessionKey, retryAfterMs);
       return this.refuse(context, startedAt, 'over_limit', retryAfterMs, answer);
     }

@@ -169,6 +169,28 @@ const HISTORIES: Record<string, { setting: Partial<Setting>; actions: Action[]; 
         { do: 'stall', for: ms(297) },
       ],
     },
+    "an operator's cleanup that frees a place in the very moment is not missed by who waits for one": {
+      setting: {
+        ...{
+          limit: 2,
+          connections: 2,
+          interval: 400,
+          missed: 2,
+          probe: 50,
+          sweep: 800,
+          idle: 800,
+          grace: 40,
+        },
+        ...{ hook: 200, burst: 2, refill: 400, window: 800, thresholds: [0.2, 0.2, 0.2], failures: 2 },
+        ...{ reset: 2_400, successes: 3 },
+      },
+      actions: [
+        arrive({ count: 7, peer: slow(20), check: 'alive' }),
+        wait(52),
+        arrive({ key: 2, priority: -1 }),
+        { do: 'clean', user: 0, level: 'force', count: 1, dryRun: false },
+      ],
+    },
     'a newcomer is not answered by a question that was put before the session was there': {
       setting: {
         ...{ limit: 1, connections: 1, interval: 400, missed: 1, probe: 50, sweep: 200, idle: 100, grace: 0 },
