@@ -67,8 +67,8 @@ export interface SocketErrorSink {
 const MOST_HELD_MESSAGES = 16;
 
 /**
- * The server's own WebSocket class, with two of its methods seen on the way: what is sent, and what happens. So a
- * connection needs no listener of ours, and nothing that the application does with the socket changes.
+ * The server's own WebSocket class, with what is sent and what happens seen on the way. So liveness and admission
+ * need no listener of ours, and nothing that the application does with the socket changes.
  */
 export function managedWebSocketClass(base: WebSocketClass, sink: SocketErrorSink): WebSocketClass {
   const BaseWebSocket = base as new (...args: unknown[]) => WebSocketLike;
@@ -201,8 +201,9 @@ export function managedWebSocketClass(base: WebSocketClass, sink: SocketErrorSin
   };
 }
 
-const OPEN = 1;
-const CLOSED = 3;
+/** `readyState` of an open socket, and of one that is gone. */
+export const OPEN = 1;
+export const CLOSED = 3;
 
 function uncork(stream: Duplex): void {
   stream.uncork();

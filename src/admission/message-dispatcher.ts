@@ -1,6 +1,6 @@
 import type { MessageMappingProperties } from '@nestjs/websockets';
 import { from, isObservable, type ObservableInput, type Subscription } from 'rxjs';
-import { CONNECTION, type ManagedWebSocket } from './managed-websocket.js';
+import { CLOSED, CONNECTION, type ManagedWebSocket, OPEN } from './managed-websocket.js';
 
 type MessageCallback = MessageMappingProperties['callback'];
 
@@ -16,6 +16,9 @@ export interface GatewayBinding {
   onDisconnect: ((...args: unknown[]) => void) | undefined;
   next: GatewayBinding | undefined;
 }
+
+/** Answers that are still being sent. */
+export type Streams = Set<Subscription>;
 
 /** What the platform's default parser yields, or a parser of the application. */
 interface Message {
@@ -125,9 +128,6 @@ export class MessageDispatcher {
   }
 }
 
-const OPEN = 1;
-const CLOSED = 3;
-
 /** Calls back when the socket has closed. @returns whether the socket is one whose messages are dispatched here. */
 export function onDisconnect(socket: ManagedWebSocket, callback: (...args: unknown[]) => void): boolean {
   const binding = lastOf(socket.gateway);
@@ -146,5 +146,3 @@ function lastOf(binding: GatewayBinding | undefined): GatewayBinding | undefined
   while (last?.next) last = last.next;
   return last;
 }
-
-export type Streams = Set<Subscription>;
