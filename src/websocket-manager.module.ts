@@ -41,6 +41,7 @@ import { METRICS_OPTIONS, type MetricsOptions, MetricsService } from './observab
 import { WebSocketHealthService } from './observability/websocket-health.service.js';
 import { resolveOptions } from './options/resolve-options.js';
 import {
+  MODULE_OPTIONS,
   RESOLVED_OPTIONS,
   type WebSocketManagerOptions,
   type WebSocketManagerOptionsFactory,
@@ -69,16 +70,15 @@ const DEFAULT_EXTRAS: WebSocketManagerModuleExtras = {
   admin: undefined,
 };
 
-const { ConfigurableModuleClass, MODULE_OPTIONS_TOKEN } =
-  new ConfigurableModuleBuilder<WebSocketManagerOptions>({
-    optionsInjectionToken: Symbol.for('nestjs-websocket-manager:options'),
-  })
-    .setClassMethodName('forRoot')
-    .setFactoryMethodName(
-      'createWebSocketManagerOptions' satisfies keyof WebSocketManagerOptionsFactory as 'createWebSocketManagerOptions',
-    )
-    .setExtras<WebSocketManagerModuleExtras>(DEFAULT_EXTRAS, assemble)
-    .build();
+const { ConfigurableModuleClass } = new ConfigurableModuleBuilder<WebSocketManagerOptions>({
+  optionsInjectionToken: MODULE_OPTIONS,
+})
+  .setClassMethodName('forRoot')
+  .setFactoryMethodName(
+    'createWebSocketManagerOptions' satisfies keyof WebSocketManagerOptionsFactory as 'createWebSocketManagerOptions',
+  )
+  .setExtras<WebSocketManagerModuleExtras>(DEFAULT_EXTRAS, assemble)
+  .build();
 
 function assemble(definition: DynamicModule, extras: WebSocketManagerModuleExtras): DynamicModule {
   const admin = extras.admin && guardedAdmin(extras.admin);
@@ -121,7 +121,7 @@ const EXPORTED = [
   imports: [DiscoveryModule],
   providers: [
     { provide: Clock, useClass: SystemClock },
-    { provide: RESOLVED_OPTIONS, useFactory: resolveOptions, inject: [MODULE_OPTIONS_TOKEN] },
+    { provide: RESOLVED_OPTIONS, useFactory: resolveOptions, inject: [MODULE_OPTIONS] },
     EventStream,
     NodeCounters,
     ManagerRegistry,

@@ -162,5 +162,8 @@ export interface ResolvedOptions {
   readonly useStockMessageHandling: boolean;
 }
 
+/** Token of the options as the application gave them. */
+export const MODULE_OPTIONS = Symbol.for('nestjs-websocket-manager:options');
+
 /** Token of the {@link ResolvedOptions}. */
 export const RESOLVED_OPTIONS = Symbol.for('nestjs-websocket-manager:resolved-options');

@@ -1,4 +1,4 @@
-import { Clock, type TimerHandle } from '../clock/clock.js';
+import { Clock, SystemClock, type TimerHandle } from '../clock/clock.js';
 
 // Bound at load: a test that replaces the global timers must not stop this clock.
 const nextTurn = setImmediate;
@@ -28,6 +28,7 @@ export interface FakeClockOptions {
  * A clock that stands still until it is told to go on. Time, timers and arriving bytes come in the order that Node
  * has them: timers, then what was read from the network, then {@link afterReads}; promises settle in between.
  * A delay is cut to whole milliseconds and is never shorter than one, as Node's timers are.
+ * As a provider of an application it passes by itself from the moment the application is closed.
  *
  * @example
  * ```ts
@@ -44,6 +45,7 @@ export class FakeClock extends Clock {
   private readonly reads = new TaskHeap();
   private afterReadsQueue: (() => void)[] = [];
   private isTurning = false;
+  private stopRunning: (() => void) | undefined;
 
   constructor({ startAt = 1_000_000, wallStartAt = Date.UTC(2024, 0, 1) }: FakeClockOptions = {}) {
     super();
@@ -134,6 +136,31 @@ export class FakeClock extends Clock {
       this.time += ms;
       await this.turnUntilQuiet();
     });
+  }
+
+  /** Lets time pass as it really does, until what it returns is called. */
+  run(): () => void {
+    const real = new SystemClock();
+    let last = real.now();
+    const interval = real.setInterval(() => {
+      if (this.isTurning) return;
+      const now = real.now();
+      const elapsed = now - last;
+      last = now;
+      void this.advance(elapsed);
+    }, 1);
+    return () => real.clearInterval(interval);
+  }
+
+  /** Called by Nest: a shutdown waits for its clients, and nobody is left who would advance the clock. */
+  onModuleDestroy(): void {
+    this.stopRunning ??= this.run();
+  }
+
+  /** Called by Nest. */
+  onApplicationShutdown(): void {
+    this.stopRunning?.();
+    this.stopRunning = undefined;
   }
 
   private addTimer(callback: () => void, ms: number, repeats: boolean): TimerHandle {
