@@ -34,7 +34,7 @@ export type { Connection } from './manager/connection.js';
 export type { CloseHook, Manager } from './manager/manager.js';
 export { AuditService } from './observability/audit.service.js';
 export type { AdminOptions } from './observability/guarded-admin.js';
-export type { MetricsOptions } from './observability/metrics.service.js';
+export type { MetricsOptions, MetricsRegistry } from './observability/metrics.service.js';
 export {
   type WebSocketHealthDetail,
   WebSocketHealthService,

@@ -13,10 +13,16 @@ import { importOptional } from '../options/import-optional.js';
 
 type PromClient = typeof import('prom-client');
 
+/** A `Registry` of prom-client, said so that an application without prom-client can compile these types. */
+export interface MetricsRegistry {
+  getSingleMetric(name: string): unknown;
+  registerMetric(metric: unknown): void;
+}
+
 /** Where metrics go. */
 export interface MetricsOptions {
   /** The registry to use. Default: prom-client's own default registry. */
-  readonly registry?: Registry | undefined;
+  readonly registry?: MetricsRegistry | undefined;
 }
 
 /** `false`: no metrics; otherwise where to. */
@@ -55,7 +61,7 @@ export class MetricsService {
     if (!prom) return;
     // Node offers the members of a CommonJS package on its default export.
     const client = (prom as { default?: PromClient }).default ?? prom;
-    const metrics = MetricSet.of(client, this.options.registry ?? client.register);
+    const metrics = MetricSet.of(client, (this.options.registry as Registry | undefined) ?? client.register);
     this.metrics = metrics;
     metrics.nodes.add(this);
     this.counters.onAdmission = (outcome, ms, returned) => {
