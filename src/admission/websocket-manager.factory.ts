@@ -209,7 +209,7 @@ export class WebSocketManagerFactory {
       if (!this.cleanup.couldHaveFreed(user)) break;
     }
     const lockout = !newcomer.isGone() && this.cleanup.couldHaveFreed(user);
-    return { retryAfterMs: this.retryAfterMs(user, context), lockout };
+    return { retryAfterMs: this.retryAfterMs(admission), lockout };
   }
 
   /** Who waits for a turn, where those before may take the last slot, must not wait for a probe after that. */
@@ -289,9 +289,9 @@ export class WebSocketManagerFactory {
     return reply;
   }
 
-  private retryAfterMs(user: UserRecord, context: CheckedUserContext): number {
+  private retryAfterMs({ user, context, request }: PendingAdmission): number {
     const { forcedEvictionRefillMs } = this.options.cleanup;
-    const waitMs = this.cleanup.forcedEvictionWaitMs(user);
+    const waitMs = this.cleanup.forcedEvictionWaitMs(user, request.limit);
     const isBarred = !this.evicted.mayEvictLiving(user, context.sessionKey);
     return Math.max(1, Math.ceil(isBarred ? Math.max(waitMs, forcedEvictionRefillMs) : waitMs));
   }

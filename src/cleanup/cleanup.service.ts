@@ -161,10 +161,11 @@ export class CleanupService {
   }
 
   /** Milliseconds until a living session of the user may be asked to leave. */
-  forcedEvictionWaitMs(user: UserRecord): number {
+  forcedEvictionWaitMs(user: UserRecord, limit: number): number {
     const now = this.clock.now();
     const token = waitForTokenMs(this.budgets.get(user), now, this.options.cleanup);
-    return Math.max(token, graceLeftMs(this.candidates(user), now, this.context.rules));
+    const tooMany = user.managers.size - limit;
+    return Math.max(token, graceLeftMs(this.candidates(user), tooMany, now, this.context.rules));
   }
 
   /** Whether the user's budget has an eviction of a living session left. */

@@ -103,10 +103,19 @@ export function expendable(
   }
 }
 
-/** When the first manager leaves its grace, if all of the living are in it; 0 if one is out of it. */
-export function graceLeftMs(candidates: readonly Candidate[], now: number, rules: AssessmentRules): number {
-  const ages = candidates.map(({ manager }) => now - manager.createdAt);
-  return Math.max(0, rules.graceMs - Math.max(0, ...ages));
+/**
+ * When somebody is out of their grace, if all of the living are in it; 0 if somebody is. `tooMany` of them may end before
+ * then without a place coming free, as after a limit was lowered: it has to be true of who is left, too.
+ */
+export function graceLeftMs(
+  candidates: readonly Candidate[],
+  tooMany: number,
+  now: number,
+  rules: AssessmentRules,
+): number {
+  const oldestFirst = candidates.map(({ manager }) => now - manager.createdAt).sort((a, b) => b - a);
+  const age = oldestFirst[Math.max(0, tooMany)] ?? 0;
+  return Math.max(0, rules.graceMs - Math.max(0, age));
 }
 
 function inactiveInWindow(candidates: readonly Candidate[]): Choice[] {

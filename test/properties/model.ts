@@ -129,10 +129,14 @@ export class Model {
   }
 
   /** What a newcomer is to be told, before rounding up. */
-  waitMs(user: string, key: string | undefined, now: number): number {
+  waitMs(user: string, key: string | undefined, limit: number, now: number): number {
     const { grace, refill } = this.setting;
-    const oldest = Math.min(...this.of(user).map(({ createdAt }) => createdAt));
-    const waits = [(1 - this.tokens(user, now)) * refill, oldest + grace - now, 0];
+    // Above a lowered limit so many may end, and nobody can come for it.
+    const [outOfGrace = now] = this.of(user)
+      .map(({ createdAt }) => createdAt + grace)
+      .sort((a, b) => a - b)
+      .slice(Math.max(0, this.of(user).length - limit));
+    const waits = [(1 - this.tokens(user, now)) * refill, outOfGrace - now, 0];
     if (!this.mayEvict(user, key, now)) waits.push(refill);
     return Math.max(...waits);
   }

@@ -286,6 +286,32 @@ const HISTORIES: Record<string, { setting: Partial<Setting>; actions: Action[]; 
         { do: 'talk', who: 0, out: true },
       ],
     },
+    'above a lowered limit, the time to come back at is true of who is left when others have gone': {
+      setting: {
+        ...{ limit: 3, connections: 1, perNode: 6, interval: 400, missed: 1, probe: 50, sweep: 2_000 },
+        ...{
+          idle: 8_000,
+          grace: 200,
+          hook: 800,
+          burst: 4,
+          refill: 40,
+          window: 800,
+          failures: 1,
+          reset: 2_400,
+        },
+        ...{ thresholds: [0.2, 0.2, 0.2], tiers: true, drainTimeout: 200, drainSpread: 0 },
+      },
+      actions: [
+        wait(201),
+        arrive({ count: 3, key: 2, comesBack: true }),
+        wait(202),
+        arrive({ count: 3, priority: 1, peer: 'silent', check: 'dead' }),
+        { do: 'limit', user: 0, becomes: 1 },
+        arrive({ peer: 'closed', attaches: false }),
+        arrive({ count: 2, peer: 'silent', comesBack: true, expires: ms(2_000) }),
+        wait(90),
+      ],
+    },
   };
 
 describe('what once broke a promise:', () => {

@@ -250,7 +250,7 @@ export class Witness {
     const somebody = this.model.whoCouldGo(user, key, at, this.now);
     if (somebody) return `${user} was refused, and ${somebody}`;
     if (retryAfterMs > Math.max(grace, refill, 1)) return `${user} was told to wait ${retryAfterMs} ms`;
-    const waitMs = Math.max(1, this.model.waitMs(user, key, this.now));
+    const waitMs = Math.max(1, this.model.waitMs(user, key, limit, this.now));
     const isBarred = this.model.barred.has(`${user} ${key}`);
     if (!isBarred && Math.abs(retryAfterMs - waitMs) > 1.001)
       return `${user} was told ${retryAfterMs} instead of ${waitMs} ms`;

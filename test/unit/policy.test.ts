@@ -223,20 +223,22 @@ describe('sessions that are alike in all', () => {
 });
 
 describe('graceLeftMs', () => {
-  const leftFor = (...agesMs: number[]) =>
-    graceLeftMs(
-      candidatesOf(
-        agesMs.map((ms) => aManager({ createdAt: NOW - ms })),
-        NOW,
-        RULES,
-      ),
-      NOW,
-      RULES,
-    );
+  const leftAbove = (tooMany: number, ...agesMs: number[]) => {
+    const managers = agesMs.map((ms) => aManager({ createdAt: NOW - ms }));
+    return graceLeftMs(candidatesOf(managers, NOW, RULES), tooMany, NOW, RULES);
+  };
+  const leftFor = (...agesMs: number[]) => leftAbove(0, ...agesMs);
 
   it('is what the oldest still has', () => {
     expect(leftFor(1_000, 3_000)).toBe(RULES.graceMs - 3_000);
     expect(leftFor(1_000, 6_000)).toBe(0);
+    expect(leftFor()).toBe(RULES.graceMs);
+  });
+
+  it('is true of who is left when so many have gone as are too many', () => {
+    expect(leftAbove(1, 1_000, 3_000, 2_000)).toBe(RULES.graceMs - 2_000);
+    expect(leftAbove(2, 1_000, 3_000, 2_000)).toBe(RULES.graceMs - 1_000);
+    expect(leftAbove(-3, 1_000, 3_000)).toBe(RULES.graceMs - 3_000);
   });
 });
 
