@@ -1,11 +1,12 @@
 import { type Due, NOT_QUEUED } from '../clock/due-queue.js';
 import type { Manager } from './manager.js';
+import { OneOrMany } from './one-or-many.js';
 
 /** What is known of one user on this node: the managers, and nothing that could drift from them. */
 export class UserRecord implements Due {
   dueTick = NOT_QUEUED;
   /** Oldest first. Its size is the number of managers; there is no other count. */
-  readonly managers = new Set<Manager>();
+  readonly managers = new OneOrMany<Manager>();
   /** The limit that the last admission was decided by. */
   limit = Number.POSITIVE_INFINITY;
   /** Managers of the user everywhere, as the store last said; undefined where only this node counts. */

@@ -260,7 +260,7 @@ export class World {
   }
 
   private runHook(member: Member, hook: Hook): unknown {
-    if (member.manager.user.managers.has(member.manager))
+    if ([...member.manager.user.managers].includes(member.manager))
       this.witness.complain('a hook ran before the slot was free');
     switch (hook) {
       case 'throws':
