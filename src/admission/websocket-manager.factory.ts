@@ -151,34 +151,24 @@ export class WebSocketManagerFactory {
 
   /** Turn after turn, until there is an answer; who waits for a slot in between holds nobody else up. */
   private async serve(admission: PendingAdmission): Promise<Admitted | Refused> {
-    const { user, context, newcomer, startedAt } = admission;
-    const queueUntil = startedAt + this.options.admission.queueTimeoutMs;
-    let hasLookedAgain = false;
+    const { user, request } = admission;
     for (let { reply } = admission; ; reply = undefined) {
-      const probe = this.probeWhileWaiting(user, admission.request.limit);
-      const turn = { ...admission, reply, probe };
-      const answer = await this.inTurn(user, () => this.takeTurn(turn));
-      if ('admitted' in answer) return answer;
-      const { retryAfterMs } = answer;
-      if (await this.waitForSlot(user, newcomer, queueUntil, retryAfterMs)) continue;
-      // Somebody may have gone in the very moment, for an operator or by themselves: nobody is refused below the limit.
-      const isRoom = user.managers.size < admission.request.limit && !newcomer.isGone();
-      if (isRoom && !hasLookedAgain) {
-        hasLookedAgain = true;
-        continue;
-      }
-      this.evicted.notePromise(user, context.sessionKey, retryAfterMs);
-      return this.refuse(context, startedAt, 'over_limit', retryAfterMs, answer);
+      const probe = this.probeWhileWaiting(user, request.limit);
+      const answer = await this.inTurn(user, () => this.takeTurn({ ...admission, reply, probe }));
+      if (answer) return answer;
+      await this.waitForSlot(admission);
+      if (admission.newcomer.isGone()) return this.refuseOverLimit(admission);
     }
   }
 
-  private async takeTurn(admission: PendingAdmission): Promise<Admitted | Refused | NoSlot> {
+  /** @returns undefined where there is no slot, and time to wait for one. */
+  private async takeTurn(admission: PendingAdmission): Promise<Admitted | Refused | undefined> {
     const { user, context, newcomer, startedAt } = admission;
     // Where the limit was lowered, a newcomer takes one place and adds none: it cannot cost all that are too many.
     const request = { ...admission.request, limit: Math.max(admission.request.limit, user.managers.size) };
     let { reply, probe } = admission;
     let outcome: AdmissionOutcome = 'admitted';
-    for (let attempt = 0; attempt <= MOST_ATTEMPTS; attempt++) {
+    for (let attempt = 0; ; attempt++) {
       const joined = this.join(user, context, startedAt);
       if (joined) return joined;
       if (this.drain.isDraining) return this.refuseDraining(context, startedAt);
@@ -193,10 +183,11 @@ export class WebSocketManagerFactory {
       if (granted) {
         // The node has filled up, or begun to drain, while the store was thinking.
         this.ledger.giveBack(request);
+        if (attempt >= MOST_ATTEMPTS) break;
         continue;
       }
       this.noteCount(user, admission.request.limit, count);
-      if (attempt === MOST_ATTEMPTS) break;
+      if (attempt >= MOST_ATTEMPTS) break;
 
       outcome = 'admitted_after_cleanup';
       const isRoom = await this.makeRoom(admission, { needed: count - request.limit + 1, probe });
@@ -205,11 +196,11 @@ export class WebSocketManagerFactory {
       if (isRoom) continue;
       const transferred = await this.takeOver(admission, elsewhere);
       if (transferred) return this.accept(admission, transferred.count, outcome);
-      // Somebody may have been found dead in the very moment.
-      if (!this.cleanup.couldHaveFreed(user)) break;
+      // Somebody may have gone, or been found dead, in the very moment: nobody is refused for nothing.
+      if (user.managers.size >= request.limit && !this.cleanup.couldHaveFreed(user)) break;
     }
-    const lockout = !newcomer.isGone() && this.cleanup.couldHaveFreed(user);
-    return { retryAfterMs: this.retryAfterMs(admission), lockout };
+    if (this.slotWaitMs(admission) > 0) return undefined;
+    return this.refuseOverLimit(admission);
   }
 
   /** Who waits for a turn, where those before may take the last slot, must not wait for a probe after that. */
@@ -296,25 +287,24 @@ export class WebSocketManagerFactory {
     return Math.max(1, Math.ceil(isBarred ? Math.max(waitMs, forcedEvictionRefillMs) : waitMs));
   }
 
-  /** @returns whether it is worth another try: a slot came free, or an eviction is allowed again. */
-  private async waitForSlot(
-    user: UserRecord,
-    newcomer: Newcomer,
-    until: number,
-    retryAfterMs: number,
-  ): Promise<boolean> {
-    const waitMs = Math.min(until - this.clock.now(), retryAfterMs);
-    if (waitMs <= 0 || newcomer.isGone()) return false;
+  /** How long the newcomer may wait for a slot; 0: it is told now. */
+  private slotWaitMs(admission: PendingAdmission): number {
+    if (admission.newcomer.isGone()) return 0;
+    const until = admission.startedAt + this.options.admission.queueTimeoutMs;
+    return Math.min(until - this.clock.now(), this.retryAfterMs(admission));
+  }
+
+  /** Until a slot comes free, or an eviction is allowed again, or its time is over. */
+  private async waitForSlot(admission: PendingAdmission): Promise<void> {
     await new Promise<void>((resolve) => {
       const wake = () => {
         stopListening();
         this.clock.clearTimeout(timer);
         resolve();
       };
-      const stopListening = user.onFreed(wake);
-      const timer = this.clock.setTimeout(wake, waitMs);
+      const stopListening = admission.user.onFreed(wake);
+      const timer = this.clock.setTimeout(wake, this.slotWaitMs(admission));
     });
-    return !newcomer.isGone();
   }
 
   private limitFor(context: CheckedUserContext): number {
@@ -349,6 +339,14 @@ export class WebSocketManagerFactory {
     return this.refuse(context, startedAt, 'draining', this.drain.drawRetryAfterMs());
   }
 
+  private refuseOverLimit(admission: PendingAdmission): Refused {
+    const { user, context, newcomer, startedAt } = admission;
+    const retryAfterMs = this.retryAfterMs(admission);
+    const lockout = !newcomer.isGone() && this.cleanup.couldHaveFreed(user);
+    this.evicted.notePromise(user, context.sessionKey, retryAfterMs);
+    return this.refuse(context, startedAt, 'over_limit', retryAfterMs, { lockout });
+  }
+
   private refuseFull(context: CheckedUserContext, startedAt: number): Refused {
     return this.refuse(context, startedAt, 'try_later', drawAround(NODE_FULL_RETRY_MS));
   }
@@ -379,13 +377,6 @@ interface PendingAdmission {
   readonly reply?: SlotReply | Promise<SlotReply> | undefined;
   /** Begun before its turn, where there was a queue. */
   readonly probe?: Promise<void> | undefined;
-}
-
-/** Nobody may go at the moment. */
-interface NoSlot {
-  readonly retryAfterMs: number;
-  /** ... although somebody could have. */
-  readonly lockout: boolean;
 }
 
 /** Node puts a UUID together of twenty pieces, and all of them stay in memory until somebody reads into it. */
