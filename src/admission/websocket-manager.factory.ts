@@ -168,6 +168,12 @@ export class WebSocketManagerFactory {
     const request = { ...admission.request, limit: Math.max(admission.request.limit, user.managers.size) };
     let { reply, probe } = admission;
     let outcome: AdmissionOutcome = 'admitted';
+    // Making room asks 20 sockets: many users who come at once take turns of the event loop.
+    const pause = this.clock.breathe();
+    if (pause) {
+      await pause;
+      if (!isThenable(reply)) reply = undefined;
+    }
     for (let attempt = 0; ; attempt++) {
       const joined = this.join(user, context, startedAt);
       if (joined) return joined;
