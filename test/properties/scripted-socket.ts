@@ -11,6 +11,8 @@ export class ScriptedSocket extends FakeSocket {
   expiresAt: number | undefined;
   /** The last time that anything but an answer came in. */
   spokeAt: number;
+  /** The last time that it was asked and answered at once. */
+  private answeredAt = Number.NEGATIVE_INFINITY;
 
   constructor(
     private readonly time: FakeClock,
@@ -28,7 +30,7 @@ export class ScriptedSocket extends FakeSocket {
     if (this.state === 'closed') return this.changedAt;
     if (this.state !== 'open' || this.paused || this.delayMs !== undefined) return undefined;
     // What it said in this very instant may still be on its way.
-    return Math.max(this.changedAt, this.spokeAt + 1);
+    return Math.max(this.changedAt, this.spokeAt + 1, this.answeredAt + 1);
   }
 
   change(peer: FakePeer, halfAfterMs?: number): void {
@@ -57,6 +59,8 @@ export class ScriptedSocket extends FakeSocket {
 
   override ping(): void {
     super.ping();
+    // Its answer comes in the same instant, and it may fall silent after that.
+    if (this.delayMs === 0 && this.state === 'open') this.answeredAt = this.time.now();
     const asked = this.halfAfterMs;
     if (asked === undefined || this.state !== 'open') return;
     this.time.io(() => this.sayUnlessSilent(), asked);
