@@ -16,6 +16,7 @@ import { SlotLedger } from '../store/slot-ledger.js';
 import { DrainState } from './drain-state.js';
 import { LimitFunctionError, ManagerLimitError, NodeUnavailableError } from './errors.js';
 import { EvictedSessions } from './evicted-sessions.js';
+import { Turns } from './turns.js';
 
 export interface Admitted {
   readonly admitted: true;
@@ -48,8 +49,8 @@ const MOST_ATTEMPTS = 3;
  */
 @Injectable()
 export class WebSocketManagerFactory {
-  /** The end of each user's queue of admissions, while there is one. */
-  private readonly lanes = new Map<UserRecord, Promise<void>>();
+  /** Admissions of one user are served one at a time. */
+  private readonly turns = new Turns<UserRecord>();
 
   constructor(
     private readonly clock: Clock,
@@ -126,27 +127,10 @@ export class WebSocketManagerFactory {
     const request: SlotRequest = { userId, managerId: newManagerId(), limit, priority };
     const admission: PendingAdmission = { user, context, newcomer, startedAt, request };
     // With nobody before us and a store that answers at once, there is no queue to stand in.
-    const isFree = !this.lanes.has(user) && !this.isNodeFull;
+    const isFree = !this.turns.isTaken(user) && !this.isNodeFull;
     const reply = isFree ? this.ledger.reserve(request) : undefined;
     if (reply && !isThenable(reply) && reply.granted) return this.accept(admission, reply.count, 'admitted');
     return this.serve({ ...admission, reply });
-  }
-
-  /** Admissions of one user are served one at a time, in order. */
-  private async inTurn<T>(user: UserRecord, serve: () => Promise<T>): Promise<T> {
-    const before = this.lanes.get(user);
-    let done = () => {};
-    const mine = new Promise<void>((resolve) => {
-      done = resolve;
-    });
-    this.lanes.set(user, mine);
-    try {
-      if (before) await before;
-      return await serve();
-    } finally {
-      if (this.lanes.get(user) === mine) this.lanes.delete(user);
-      done();
-    }
   }
 
   /** Turn after turn, until there is an answer; who waits for a slot in between holds nobody else up. */
@@ -154,7 +138,7 @@ export class WebSocketManagerFactory {
     const { user, request } = admission;
     for (let { reply } = admission; ; reply = undefined) {
       const probe = this.probeWhileWaiting(user, request.limit);
-      const answer = await this.inTurn(user, () => this.takeTurn({ ...admission, reply, probe }));
+      const answer = await this.turns.take(user, () => this.takeTurn({ ...admission, reply, probe }));
       if (answer) return answer;
       await this.waitForSlot(admission);
       if (admission.newcomer.isGone()) return this.refuseOverLimit(admission);
@@ -211,7 +195,7 @@ export class WebSocketManagerFactory {
 
   /** Who waits for a turn, where those before may take the last slot, must not wait for a probe after that. */
   private probeWhileWaiting(user: UserRecord, limit: number): Promise<void> | undefined {
-    const isWaiting = this.lanes.has(user);
+    const isWaiting = this.turns.isTaken(user);
     return isWaiting && user.managers.size + user.admissions > limit
       ? this.cleanup.startProbe(user)
       : undefined;
