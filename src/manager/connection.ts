@@ -20,8 +20,8 @@ export class Liveness {
   quietLooks = 0;
   /** Pings in a row that had their time and were not answered. */
   missedPongs = 0;
-  /** When the ping that is out was sent; 0: none is out. */
-  pingedAt = 0;
+  /** When the ping that is out was sent. */
+  pingedAt: number | undefined;
   /** `bytesWritten` when the ping was sent: before the socket has taken that much, nothing was asked. */
   pingMark = 0;
   /** Bytes the kernel had taken when last looked at, and for how many looks in a row it took no more. */
@@ -179,9 +179,9 @@ export class Connection implements Due {
   /** The answer to a ping of ours, or an unsolicited pong. */
   notePong(): void {
     const { liveness, manager } = this;
-    if (liveness.pingedAt !== 0) {
+    if (liveness.pingedAt !== undefined) {
       manager.registry.counters.onPong?.(manager.registry.clock.now() - liveness.pingedAt);
-      liveness.pingedAt = 0;
+      liveness.pingedAt = undefined;
     }
     this.heard();
   }

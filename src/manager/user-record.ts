@@ -7,8 +7,8 @@ export class UserRecord implements Due {
   dueTick = NOT_QUEUED;
   /** Oldest first. Its size is the number of managers; there is no other count. */
   readonly managers = new OneOrMany<Manager>();
-  /** The limit that the last admission was decided by. */
-  limit = Number.POSITIVE_INFINITY;
+  /** The limit that the last admission was decided by; undefined before the first. */
+  limit: number | undefined;
   /** Managers of the user everywhere, as the store last said; undefined where only this node counts. */
   countEverywhere: number | undefined;
   /** Admissions under way: the record is not forgotten meanwhile. */
@@ -22,7 +22,7 @@ export class UserRecord implements Due {
 
   /** Managers / limit. */
   get pressure(): number {
-    return Math.max(this.managers.size, this.countEverywhere ?? 0) / this.limit;
+    return Math.max(this.managers.size, this.countEverywhere ?? 0) / (this.limit ?? Number.POSITIVE_INFINITY);
   }
 
   get isUnused(): boolean {

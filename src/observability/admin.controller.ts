@@ -119,7 +119,7 @@ export class AdminController {
   private view(user: UserRecord): UserView {
     const { managersPerUser } = this.options.limits;
     const limit =
-      Number.isFinite(user.limit) || typeof managersPerUser !== 'number' ? user.limit : managersPerUser;
+      user.limit ?? (typeof managersPerUser === 'number' ? managersPerUser : Number.POSITIVE_INFINITY);
     return this.views.user(user, limit, this.breaker.stateOf(user));
   }
 }

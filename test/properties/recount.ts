@@ -21,7 +21,7 @@ interface Hidden {
     readonly budgets: Map<UserRecord, unknown>;
     readonly running: Map<UserRecord, unknown>;
   };
-  readonly factory: { readonly lanes: Map<UserRecord, unknown> };
+  readonly factory: { readonly turns: { readonly lines: Map<UserRecord, unknown> } };
   readonly evicted: { readonly byUser: Map<UserRecord, unknown> };
 }
 
@@ -191,7 +191,7 @@ function* lookForStrangers({ core, model, witness }: World): Generator<string> {
     for (const user of map.keys())
       if (core.registry.user(user.userId) !== user) yield `${what}: ${user.userId} is kept, and forgotten`;
   }
-  for (const user of factory.lanes.keys())
+  for (const user of factory.turns.lines.keys())
     if (!witness.waiting.some((one) => one.user === user.userId))
       yield `${user.userId} has a queue, and nobody in it`;
   const connections = new Set(model.members.flatMap(({ manager }) => manager.connections));
