@@ -21,7 +21,7 @@ export class Liveness {
   /** Pings in a row that had their time and were not answered. */
   missedPongs = 0;
   /** When the ping that is out was sent. */
-  pingedAt: number | undefined;
+  pingedAt: number | undefined = undefined;
   /** `bytesWritten` when the ping was sent: before the socket has taken that much, nothing was asked. */
   pingMark = 0;
   /** Bytes the kernel had taken when last looked at, and for how many looks in a row it took no more. */
