@@ -1,0 +1,4 @@
+import { WebSocketGateway } from '@nestjs/websockets';
+
+@WebSocketGateway({ path: '/ws' })
+export class ChatGateway {}

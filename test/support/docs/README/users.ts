@@ -1,0 +1,5 @@
+import type { IncomingMessage } from 'node:http';
+
+export function userOf({ headers }: IncomingMessage): string {
+  return headers.authorization ?? '';
+}
