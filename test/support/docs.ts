@@ -1,5 +1,14 @@
 import { execFile } from 'node:child_process';
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { dirname, join, relative, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -63,7 +72,14 @@ export function blocksOf(page: string, text = read(page)): { blocks: Block[]; ba
       inside = [];
     } else if (marks === fence.marks && info.trim() === '') {
       const [language = '', ...rest] = fence.info.split(/\s+/);
-      blocks.push({ page, line: fence.line, language, info: rest.join(' '), text: inside.join('\n'), project });
+      blocks.push({
+        page,
+        line: fence.line,
+        language,
+        info: rest.join(' '),
+        text: inside.join('\n'),
+        project,
+      });
       fence = undefined;
     } else {
       inside.push(line.slice(fence.indent));
@@ -97,7 +113,9 @@ export function projects(): Map<string, Project> {
       const [, named] = /^\/\/ (\S+\.ts)$/m.exec(block.text.split('\n', 1)[0] ?? '') ?? [];
       const file = named ?? `line-${block.line}.ts`;
       if (project.files.has(file)) {
-        throw new Error(`${page}:${block.line}: ${file} is there already; begin a project: <!-- project: name -->`);
+        throw new Error(
+          `${page}:${block.line}: ${file} is there already; begin a project: <!-- project: name -->`,
+        );
       }
       last = [block];
       project.files.set(file, last);
@@ -192,11 +210,16 @@ export class WrittenProjects {
     const compilerOptions = { ...COMPILER_OPTIONS, ...options };
     writeFileSync(project, JSON.stringify({ compilerOptions, include: ['**/*.ts'] }));
     return new Promise((done, fail) => {
-      execFile(process.execPath, [TSC, '-p', project, '--pretty', 'false'], { cwd: ROOT }, (error, stdout, stderr) => {
-        const complaints = this.complaintsIn(stdout);
-        if (error && complaints.length === 0) fail(new Error(`tsc failed: ${stdout}${stderr}`));
-        else done(complaints);
-      });
+      execFile(
+        process.execPath,
+        [TSC, '-p', project, '--pretty', 'false'],
+        { cwd: ROOT },
+        (error, stdout, stderr) => {
+          const complaints = this.complaintsIn(stdout);
+          if (error && complaints.length === 0) fail(new Error(`tsc failed: ${stdout}${stderr}`));
+          else done(complaints);
+        },
+      );
     });
   }
 

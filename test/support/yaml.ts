@@ -51,7 +51,8 @@ class Reader {
   private value(indent: number): Yaml {
     const line = this.lines[this.next];
     if (!line || line.indent < indent) return null;
-    if (line.indent > indent) throw new YamlError(line.number, `an indentation of ${line.indent}, not ${indent}`);
+    if (line.indent > indent)
+      throw new YamlError(line.number, `an indentation of ${line.indent}, not ${indent}`);
     return line.text.startsWith('- ') ? this.sequence(indent) : this.mapping(indent);
   }
 

@@ -1,8 +1,17 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join, normalize } from 'node:path';
-import { afterAll, describe, expect, it } from 'vitest';
+import { beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { CLOSE_REASONS, resolveOptions } from '../../src/index.js';
-import { anchorsOf, type Block, blocksOf, linksOf, pages, ROOT, read, WrittenProjects } from '../support/docs.js';
+import {
+  anchorsOf,
+  type Block,
+  blocksOf,
+  linksOf,
+  pages,
+  ROOT,
+  read,
+  WrittenProjects,
+} from '../support/docs.js';
 import { parseYaml, type Yaml, YamlError } from '../support/yaml.js';
 
 // Every failure begins with the page and the line, as an editor can jump to.
@@ -20,9 +29,6 @@ const at = ({ page, line }: Block, offset = 0) => `${page}:${line + offset}`;
 const of = (...languages: string[]) => blocks.filter(({ language }) => languages.includes(language));
 
 describe('the blocks of the pages', () => {
-  const written = new WrittenProjects();
-  afterAll(() => written.remove());
-
   it('are of a kind that is tested here, or read by people only', () => {
     const known = ['ts', 'json', 'yaml', 'sh', 'nginx', 'text'];
     const unknown = blocks.filter(({ language }) => !known.includes(language));
@@ -31,6 +37,8 @@ describe('the blocks of the pages', () => {
   });
 
   it('compile, where they are TypeScript', { timeout: 120_000 }, async () => {
+    const written = new WrittenProjects();
+    onTestFinished(() => written.remove());
     const complaints = await written.check();
     expect(complaints.map(({ where, what }) => `${where}: ${what}`)).toEqual([]);
   });
@@ -53,7 +61,9 @@ describe('the blocks of the pages', () => {
         parseYaml(block.text);
         return [];
       } catch (error) {
-        return [error instanceof YamlError ? `${at(block, error.line)}: ${error.what}` : `${at(block)}: ${error}`];
+        return [
+          error instanceof YamlError ? `${at(block, error.line)}: ${error.what}` : `${at(block)}: ${error}`,
+        ];
       }
     });
     expect(complaints).toEqual([]);
@@ -127,7 +137,9 @@ describe('the text of the pages', () => {
 
   it('names metrics that exist', () => {
     const sources = readdirSync(join(ROOT, 'src/observability')).filter((file) => file.includes('metrics'));
-    const source = sources.map((file) => readFileSync(join(ROOT, 'src/observability', file), 'utf8')).join('');
+    const source = sources
+      .map((file) => readFileSync(join(ROOT, 'src/observability', file), 'utf8'))
+      .join('');
     const isThere = (name = '') => new RegExp(`['}]${name}['\`]`).test(source);
     const complaints = inText(/`websocket_manager_([a-z_]+)/g, ([, name]) => !isThere(name));
     expect(complaints).toEqual([]);
@@ -143,35 +155,38 @@ describe('the text of the pages', () => {
 });
 
 describe('the manifests of docs/kubernetes.md', () => {
-  const manifests = blocks
-    .filter(({ page, language }) => page === 'docs/kubernetes.md' && language === 'yaml')
-    .flatMap(({ text }) => parseYaml(text));
+  let manifests: Yaml[];
+  beforeAll(() => {
+    manifests = of('yaml')
+      .filter(({ page }) => page === 'docs/kubernetes.md')
+      .flatMap(({ text }) => parseYaml(text));
+  });
   const ofKind = (kind: string) => manifests.find((manifest) => get(manifest, 'kind') === kind) as Yaml;
-  const pod = get(ofKind('Deployment'), 'spec', 'template', 'spec');
-  const container = get(pod, 'containers', 0);
+  const pod = () => get(ofKind('Deployment'), 'spec', 'template', 'spec');
+  const container = () => get(pod(), 'containers', 0);
+  const preStop = () => Number(get(container(), 'lifecycle', 'preStop', 'sleep', 'seconds'));
   const { drain } = resolveOptions({ authenticate: () => null });
-  const preStop = Number(get(container, 'lifecycle', 'preStop', 'sleep', 'seconds'));
 
   it('give a pod the time that the page asks for', () => {
     const slack = 5;
-    const grace = Number(get(pod, 'terminationGracePeriodSeconds'));
-    expect(grace).toBeGreaterThanOrEqual(preStop + drain.timeoutMs / 1_000 + slack);
+    const grace = Number(get(pod(), 'terminationGracePeriodSeconds'));
+    expect(grace).toBeGreaterThanOrEqual(preStop() + drain.timeoutMs / 1_000 + slack);
   });
 
   it('let the clients of one pod be back before the next one goes', () => {
     const lastBackMs = drain.spreadMs + 500 + 2 * drain.spreadMs;
     const between = Number(get(ofKind('Deployment'), 'spec', 'minReadySeconds'));
-    expect(between).toBeGreaterThanOrEqual(preStop + lastBackMs / 1_000);
+    expect(between).toBeGreaterThanOrEqual(preStop() + lastBackMs / 1_000);
   });
 
   it('ask the routes that there are, on the port that there is', () => {
-    const port = get(container, 'ports', 0, 'name');
+    const port = get(container(), 'ports', 0, 'name');
     for (const [probe, path] of [
       ['startupProbe', '/health/live'],
       ['livenessProbe', '/health/live'],
       ['readinessProbe', '/health/ready'],
     ] as const) {
-      expect(get(container, probe, 'httpGet')).toEqual({ path, port });
+      expect(get(container(), probe, 'httpGet')).toEqual({ path, port });
     }
     expect(get(ofKind('Service'), 'spec', 'ports', 0, 'targetPort')).toBe(port);
   });
