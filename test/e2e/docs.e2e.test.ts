@@ -41,10 +41,13 @@ class Application {
     }
   }
 
-  /** Starts a project's `main.js`, and waits until it answers. */
-  static async start(project: string, port?: number): Promise<Application> {
+  /** Starts a project, and waits until it answers. */
+  static async start(
+    project: string,
+    { port, script = 'src/main.js' }: { port?: number; script?: string } = {},
+  ): Promise<Application> {
     const at = port ?? (await freePort());
-    const child = spawn(process.execPath, [join(written.home(project), 'src/main.js')], {
+    const child = spawn(process.execPath, [join(written.home(project), script)], {
       env: { PATH: process.env.PATH, NO_COLOR: '1', PORT: String(at), ...ENVIRONMENT },
     });
     onTestFinished(() => void child.kill('SIGKILL'));
@@ -184,7 +187,7 @@ describe('docs/start.md', () => {
     hold?.(open as never, vi.fn() as never, ended as never);
     await vi.waitFor(() => expect(sockets[0]?.readyState).toBe(WebSocket.OPEN));
     await app.stop();
-    await Application.start('start', app.port);
+    await Application.start('start', { port: app.port });
     await vi.waitFor(() => expect(sockets.at(-1)?.readyState).toBe(WebSocket.OPEN), 20_000);
     expect(sockets.length).toBeGreaterThan(1);
     expect(ended).not.toHaveBeenCalled();
@@ -341,19 +344,17 @@ describe('docs/proxies.md', () => {
 });
 
 describe('docs/kubernetes.md', () => {
-  it('has a readiness of its own that can be mounted', async () => {
-    const { ReadinessController } = (await load(
-      'own-readiness',
-      'src/readiness.controller.js',
-    )) as unknown as {
-      ReadinessController: new (health: unknown) => { ready(): unknown };
-    };
-    const ready = (status: string, reasons: string[]) => () =>
-      new ReadinessController({ detail: () => ({ status, reasons }) }).ready();
-    expect(ready('up', [])()).toEqual({ status: 'ok' });
-    expect(ready('degraded', ['open breakers'])()).toEqual({ status: 'ok' });
-    expect(ready('down', ['node full'])()).toEqual({ status: 'ok' });
-    expect(ready('down', ['draining', 'node full'])).toThrow('Service Unavailable');
+  it('has a readiness of its own: a full node is ready, one that drains is not', async () => {
+    const app = await Application.start('own-readiness', { script: 'src/small.js' });
+    const status = async (path: string) => (await fetch(app.http(path))).status;
+    const alice = await connect(app.ws({ user: 'alice' }));
+    expect(await told(app.ws({ user: 'bob' }))).toBe(503);
+    expect([await status('/ready'), await status('/health/ready')]).toEqual([200, 503]);
+    // Somebody who does not answer the close keeps the drain going.
+    alice.webSocket.pause();
+    const stopped = app.stop();
+    await vi.waitFor(async () => expect(await status('/ready')).toBe(503));
+    await stopped;
   });
 });
 
