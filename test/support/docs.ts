@@ -38,10 +38,11 @@ export interface Project {
   readonly files: ReadonlyMap<string, Block[]>;
 }
 
-/** The pages whose blocks are tested: the README and everything in docs/, from the root of the repository. */
+/** The pages whose blocks are tested: those beside the README and everything in docs/, from the root of the repository. */
 export function pages(): string[] {
   const inDocs = readdirSync(join(ROOT, 'docs'), { recursive: true }) as string[];
-  return ['README.md', ...inDocs.filter((file) => file.endsWith('.md')).map((file) => `docs/${file}`)].sort();
+  const files = [...readdirSync(ROOT), ...inDocs.map((file) => `docs/${file}`)];
+  return files.filter((file) => file.endsWith('.md')).sort();
 }
 
 export function read(page: string): string {
