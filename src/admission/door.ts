@@ -32,6 +32,8 @@ export interface WebSocketServerLike {
     verifyClient?: VerifyClient | undefined;
   };
   handleUpgrade: HandleUpgrade;
+  /** Who is open, for whoever sends to all; undefined where the application wants none kept. */
+  clients?: Set<unknown> | undefined;
   emit(event: string, ...args: unknown[]): boolean;
 }
 
@@ -40,6 +42,7 @@ type Verdict = (accepted: boolean, ...answer: unknown[]) => void;
 type VerifyClient = (info: { readonly req: IncomingMessage }, verdict: Verdict) => unknown;
 
 interface Upgrade {
+  readonly server: WebSocketServerLike;
   readonly request: IncomingMessage;
   readonly socket: Duplex;
   /** Tells the platform of a socket that is in. */
@@ -85,6 +88,7 @@ export class Door implements SocketErrorSink {
     let arriving: Upgrade | undefined;
     server.handleUpgrade = (request, socket, head, onUpgraded) => {
       const upgrade: Upgrade = {
+        server,
         request,
         socket,
         onUpgraded,
@@ -225,13 +229,14 @@ export class Door implements SocketErrorSink {
 
   /** Gives the socket to its manager, and tells the platform of it, which tells the gateways. */
   private attach(
-    { socket, request, onUpgraded }: Upgrade,
+    upgrade: Upgrade,
     webSocket: ManagedWebSocket,
     manager: Manager,
     expiresAt: number | undefined,
   ): void {
+    const { socket, request, onUpgraded } = upgrade;
     if (!manager.isOpen) {
-      this.refusals.hold(manager.userId, webSocket, reasonToTell(manager.endedBy));
+      this.hold(upgrade, webSocket, manager.userId, reasonToTell(manager.endedBy));
       return;
     }
     const expiry = expiresAt === undefined ? undefined : this.clock.now() + expiresAt - this.clock.wallNow();
@@ -263,10 +268,22 @@ export class Door implements SocketErrorSink {
     }
     const owner = userId ?? `address ${request.socket.remoteAddress ?? 'unknown'}`;
     if (isToldByClose(reason) && this.tellsByClose(request) && this.refusals.mayHold(owner)) {
-      complete(upgrade, (webSocket) => this.refusals.hold(owner, webSocket, reason, retryAfterMs));
+      complete(upgrade, (webSocket) => this.hold(upgrade, webSocket, owner, reason, retryAfterMs));
     } else {
       this.refusals.answer(socket, reason, retryAfterMs);
     }
+  }
+
+  /** Refused, but not gone: what the application sends to all clients is not for them. */
+  private hold(
+    { server }: Upgrade,
+    webSocket: ManagedWebSocket,
+    owner: string,
+    reason: DisconnectReason,
+    retryAfterMs?: number,
+  ): void {
+    server.clients?.delete(webSocket);
+    this.refusals.hold(owner, webSocket, reason, retryAfterMs);
   }
 
   /** A browser cannot see an HTTP status: it is let in, told, and closed. */

@@ -23,8 +23,8 @@ const LINGER_MS = 2_000;
 @Injectable()
 export class Refusals {
   private readonly heldBy = new Map<string, number>();
-  /** One for each that is held: settles when it is gone. */
-  private readonly closings = new Set<Promise<void>>();
+  /** Those that are held, and when they are gone. */
+  private readonly closings = new Map<ManagedWebSocket, Promise<void>>();
 
   constructor(private readonly clock: Clock) {}
 
@@ -35,7 +35,7 @@ export class Refusals {
 
   /** Resolves when those that are held at this moment are gone. */
   async whenHeldAreGone(): Promise<void> {
-    await Promise.all(this.closings);
+    await Promise.all(this.closings.values());
   }
 
   /** Whether one more may be accepted only to be closed. `owner`: the user, or the address of a stranger. */
@@ -56,10 +56,15 @@ export class Refusals {
     let timer = this.clock.setTimeout(close, delayMs);
     const closing = new Promise<void>((resolve) => void webSocket.on('close', resolve)).then(() => {
       this.clock.clearTimeout(timer);
-      this.closings.delete(closing);
+      this.closings.delete(webSocket);
       this.count(owner, -1);
     });
-    this.closings.add(closing);
+    this.closings.set(webSocket, closing);
+  }
+
+  /** The server goes: nobody is held any longer. */
+  terminateHeld(): void {
+    for (const webSocket of this.closings.keys()) webSocket.terminate();
   }
 
   /** Answers an upgrade request with a status and a JSON body, and sees to it that the socket goes. */

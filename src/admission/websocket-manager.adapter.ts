@@ -134,6 +134,8 @@ export class WebSocketManagerAdapter implements WebSocketAdapter {
 
   async dispose(): Promise<void> {
     await this.inner?.dispose();
+    // Who is refused is not among the clients that the platform has just terminated.
+    this.refusals.terminateHeld();
     for (const [server, listener] of this.upgradeListeners) server.off('upgrade', listener);
     this.upgradeListeners.clear();
   }

@@ -1,6 +1,6 @@
 import { STATUS_CODES } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { WebSocketGateway } from '@nestjs/websockets';
+import { WebSocketGateway, WebSocketServer } from '@nestjs/websockets';
 import { describe, expect, it, vi } from 'vitest';
 import type { WebSocketManagerOptions } from '../../src/index.js';
 import { byQuery, EchoGateway, type RunningApp, startApp } from '../support/app.js';
@@ -54,6 +54,16 @@ function fromBrowser(url: string): { origin: string } {
 class SlowToLeaveGateway {
   async handleDisconnect(): Promise<void> {
     await sleep(1_500);
+  }
+}
+
+/** Sends to everybody, as many gateways do. */
+@WebSocketGateway({ path: '/ws' })
+class NewsGateway {
+  @WebSocketServer() private readonly server!: { readonly clients: Iterable<{ send(data: string): void }> };
+
+  tellAll(event: string): void {
+    for (const client of this.server.clients) client.send(JSON.stringify({ event }));
   }
 }
 
@@ -241,4 +251,26 @@ describe('browsers that are refused and held for a moment', () => {
     expect(of('attached')).toEqual([]);
     expect(connected).not.toHaveBeenCalled();
   });
+});
+
+it('a browser that is refused hears nothing of what the gateway sends to all clients', async () => {
+  const { app, url } = await startApp({ gateways: [NewsGateway] });
+  const admitted = await connect(`${url}/ws?userId=ada`);
+  const refused = await connect(`${url}/ws`, fromBrowser(url));
+
+  app.get(NewsGateway).tellAll('news');
+
+  expect((await admitted.next()).event).toBe('news');
+  expect(await refused.closed()).toEqual({ code: 4501, reason: 'unauthenticated' });
+  expect(refused.received.map(({ event }) => event)).toEqual(['ws:closing']);
+});
+
+it('a browser that is held to be told does not hold the end of the application', async () => {
+  const { close, url } = await startApp({ options: { drain: { timeoutMs: 0, spreadMs: 0 } } });
+  const refused = await connect(`${url}/ws`, fromBrowser(url));
+
+  await close();
+
+  expect((await refused.closed()).code).toBe(1006);
+  expect(refused.received).toEqual([]);
 });
