@@ -1,6 +1,7 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join, normalize } from 'node:path';
 import { beforeAll, describe, expect, it, onTestFinished } from 'vitest';
+import { parseAllDocuments, YAMLParseError } from 'yaml';
 import { CLOSE_REASONS, resolveOptions } from '../../src/index.js';
 import {
   anchorsOf,
@@ -12,7 +13,6 @@ import {
   read,
   WrittenProjects,
 } from '../support/docs.js';
-import { parseYaml, type Yaml, YamlError } from '../support/yaml.js';
 
 // Every failure begins with the page and the line, as an editor can jump to.
 type Complaint = string;
@@ -58,11 +58,11 @@ describe('the blocks of the pages', () => {
   it('parse, where they are YAML', () => {
     const complaints = of('yaml').flatMap((block): Complaint[] => {
       try {
-        parseYaml(block.text);
+        manifestsIn(block.text);
         return [];
       } catch (error) {
         return [
-          error instanceof YamlError ? `${at(block, error.line)}: ${error.what}` : `${at(block)}: ${error}`,
+          `${at(block, error instanceof YAMLParseError ? error.linePos?.[0].line : undefined)}: ${error}`,
         ];
       }
     });
@@ -159,7 +159,7 @@ describe('the manifests of docs/kubernetes.md', () => {
   beforeAll(() => {
     manifests = of('yaml')
       .filter(({ page }) => page === 'docs/kubernetes.md')
-      .flatMap(({ text }) => parseYaml(text));
+      .flatMap(({ text }) => manifestsIn(text));
   });
   const ofKind = (kind: string) => manifests.find((manifest) => get(manifest, 'kind') === kind) as Yaml;
   const pod = () => get(ofKind('Deployment'), 'spec', 'template', 'spec');
@@ -230,6 +230,15 @@ function majorOf(range: string): string | undefined {
 
 function isSection(value: unknown): boolean {
   return typeof value === 'object' && value !== null;
+}
+
+type Yaml = string | number | boolean | null | Yaml[] | { [key: string]: Yaml };
+
+function manifestsIn(text: string): Yaml[] {
+  return parseAllDocuments(text, { strict: true, uniqueKeys: true }).map((document) => {
+    for (const problem of [...document.errors, ...document.warnings]) throw problem;
+    return document.toJS() as Yaml;
+  });
 }
 
 function get(value: Yaml | undefined, ...path: (string | number)[]): Yaml | undefined {
