@@ -211,6 +211,7 @@ export class CleanupService {
       await this.detector.probe(user);
       await this.detector.confirmSuspects(user);
       await this.clock.breathe();
+      await this.hearOut(run);
       run.takeDead();
     }
     // In the background nobody living goes, but for the number that an operator names.
@@ -261,6 +262,8 @@ export class CleanupService {
       stopListening();
       // The probes of many users may have ended in the same moment.
       await this.clock.breathe();
+      // One of them may have been heard first of many that are being read.
+      await this.hearOut(run);
     }
     run.takeDead(isOver);
   }

@@ -312,6 +312,29 @@ const HISTORIES: Record<string, { setting: Partial<Setting>; actions: Action[]; 
         wait(90),
       ],
     },
+    'an answer that is read after the one that ended the probe counts': {
+      setting: {
+        ...{
+          limit: 2,
+          connections: 3,
+          interval: 400,
+          missed: 1,
+          probe: 50,
+          sweep: 2_000,
+          idle: 800,
+          grace: 0,
+        },
+        ...{ idleTimeout: 1_600, burst: 1, refill: 40, window: 200, thresholds: [1, 1, 1], hook: 200 },
+      },
+      actions: [
+        arrive({ key: 3, check: 'alive' }),
+        arrive({ count: 3, key: 5, peer: 'silent', check: 'alive' }),
+        wait(568),
+        arrive({ count: 2, priority: 1, peer: 'silent', attaches: false }),
+        { do: 'become', who: 7, peer: 'answers' },
+        { do: 'stall', for: ms(41) },
+      ],
+    },
   };
 
 describe('what once broke a promise:', () => {

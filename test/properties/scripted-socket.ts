@@ -46,7 +46,8 @@ export class ScriptedSocket extends FakeSocket {
   /** We stop reading, or begin again. */
   pause(on: boolean): void {
     this.paused = on;
-    this.changedAt = this.time.now();
+    // Who was not read when a question was put, in this very instant, was not asked.
+    this.changedAt = this.time.now() + (on ? 0 : 1);
   }
 
   /** The kernel takes nothing more, or everything again. */
