@@ -14,7 +14,7 @@ export default defineConfig({
     // End-to-end tests whose application runs in this process: a child process would run the code as it was built. Those
     // of the door's answers and of liveness take long, and add nothing here: the other run breaks what they test.
     include: [
-      'test/unit/door.test.ts',
+      'test/unit/{door,managed-websocket}.test.ts',
       'test/e2e/{door-handshake,door-platform,hooks,hooks-that-hang,hostile-strangers,messages,module-options,sessions}.e2e.test.ts',
     ],
     isolate: false,

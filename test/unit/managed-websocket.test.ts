@@ -1,0 +1,411 @@
+import { once } from 'node:events';
+import type { AddressInfo, Socket } from 'node:net';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { WebSocket, WebSocketServer } from 'ws';
+import {
+  CONNECTION,
+  type ManagedWebSocket,
+  managedWebSocketClass,
+  WebSocketTransport,
+} from '../../src/admission/managed-websocket.js';
+import type { Connection } from '../../src/manager/connection.js';
+import { Core } from '../support/core.js';
+
+/** An upgraded pair of sockets, as the door makes one. */
+interface Pair {
+  readonly server: ManagedWebSocket & WebSocket;
+  readonly stream: Socket;
+  readonly client: WebSocket;
+  readonly connection: Connection;
+  readonly transport: WebSocketTransport;
+  /** What the client got, in order; binary messages in angle brackets. */
+  readonly received: string[];
+  /** How the client was closed. */
+  readonly closed: Promise<readonly [number, string]>;
+}
+
+const listenerFailures: [string, unknown][] = [];
+const peerFailures: unknown[] = [];
+const sink = {
+  listenerFailed: (event: string, error: unknown) => void listenerFailures.push([event, error]),
+  peerFailed: (error: unknown) => void peerFailures.push(error),
+};
+let core: Core;
+let cleanUps: (() => unknown)[] = [];
+
+beforeEach(async () => {
+  core = await Core.start();
+  listenerFailures.length = peerFailures.length = 0;
+});
+afterEach(async () => {
+  for (const cleanUp of cleanUps.reverse()) await cleanUp();
+  cleanUps = [];
+});
+
+async function connect({
+  base = WebSocket,
+  isManaged = true,
+  perMessageDeflate = false,
+} = {}): Promise<Pair> {
+  const Managed = managedWebSocketClass(base as never, sink) as unknown as typeof WebSocket;
+  const listening = new WebSocketServer({
+    port: 0,
+    host: '127.0.0.1',
+    WebSocket: Managed,
+    perMessageDeflate,
+  });
+  cleanUps.push(() => new Promise((resolve) => listening.close(resolve)));
+  await once(listening, 'listening');
+  const { port } = listening.address() as AddressInfo;
+  const client = new WebSocket(`ws://127.0.0.1:${port}`, { perMessageDeflate });
+  cleanUps.push(() => client.terminate());
+  const received: string[] = [];
+  client.on('message', (data, isBinary) => received.push(isBinary ? `<${data}>` : String(data)));
+  client.on('error', () => {});
+  const closed = new Promise<readonly [number, string]>((resolve) => {
+    client.on('close', (code, reason) => resolve([code, String(reason)]));
+  });
+  const [server, request] = (await once(listening, 'connection')) as [Pair['server'], { socket: Socket }];
+  cleanUps.push(() => server.terminate());
+  const stream = request.socket;
+  const transport = new WebSocketTransport(server, stream);
+  const manager = await core.factory.create({ userId: 'ada' });
+  const connection = manager.attach(transport);
+  if (isManaged) {
+    server[CONNECTION] = connection;
+    server.writeTo(stream);
+  }
+  await once(client, 'open');
+  return { server, stream, client, connection, transport, received, closed };
+}
+
+/** Sends from the client, and waits until the server's socket has had it. */
+async function say({ client, server }: Pair, ...texts: string[]): Promise<void> {
+  for (const text of texts) client.send(text);
+  client.ping();
+  await once(server, 'ping');
+}
+
+/** What the client has got by the time that a ping, sent after it, has come back. */
+async function heardBy({ client, server, received }: Pair): Promise<readonly string[]> {
+  server.ping();
+  await once(client, 'ping');
+  return received;
+}
+
+describe('what the server sends', () => {
+  it('arrives in order, whichever way it takes', async () => {
+    const pair = await connect();
+    const { server } = pair;
+    server.send('text');
+    server.send(Buffer.from('binary'));
+    server.send('after binary');
+    server.send(new Uint8Array([0x61]).buffer);
+    server.send('with a callback', () => {});
+    server.send('part', { fin: false });
+    server.send('ial', { fin: true });
+    server.send('after parts');
+    expect(await heardBy(pair)).toEqual([
+      'text',
+      '<binary>',
+      'after binary',
+      '<a>',
+      'with a callback',
+      'partial',
+      'after parts',
+    ]);
+  });
+
+  it('goes out in one piece a turn', async () => {
+    const { server, stream } = await connect();
+    server.send('one');
+    server.send('two');
+    expect(stream.writableCorked).toBe(1);
+    await new Promise<void>((resolve) => process.nextTick(resolve));
+    expect(stream.writableCorked).toBe(0);
+    server.send('three');
+    expect(stream.writableCorked).toBe(1);
+  });
+
+  it.each([
+    ['a string with options', ['text', { binary: false }] as const],
+    ['a Blob', [new Blob(['blob'])] as const],
+  ])('is left to ws for good after %s', async (_, args) => {
+    const pair = await connect();
+    pair.server.send(...(args as unknown as [string]));
+    pair.server.send('last');
+    expect(pair.stream.writableCorked).toBe(0);
+    expect((await heardBy(pair)).at(-1)).toBe('last');
+  });
+
+  it.each([
+    ['bytes', Buffer.from('x')],
+    ['an ArrayBuffer', new Uint8Array([1]).buffer],
+  ])('is ours again after %s', async (_, data) => {
+    const { server, stream } = await connect();
+    server.send(data);
+    await new Promise<void>((resolve) => setImmediate(resolve));
+    server.send('ours');
+    expect(stream.writableCorked).toBe(1);
+  });
+
+  it('is left to ws where messages are compressed', async () => {
+    const pair = await connect({ perMessageDeflate: true });
+    pair.server.send('text');
+    expect(pair.stream.writableCorked).toBe(0);
+    expect(await heardBy(pair)).toEqual(['text']);
+  });
+
+  it("is left to a class of the application's own", async () => {
+    class Shouting extends WebSocket {
+      override send(data: unknown): void {
+        super.send(String(data).toUpperCase());
+      }
+    }
+    const pair = await connect({ base: Shouting });
+    pair.server.send('text');
+    expect(await heardBy(pair)).toEqual(['TEXT']);
+  });
+
+  it('is the application’s traffic, but for what says otherwise', async () => {
+    const pair = await connect();
+    const { server, connection } = pair;
+    await core.clock.advance(1_000);
+    server.send('text');
+    server.send(Buffer.from('binary'));
+    expect(core.counters.messagesOut).toBe(2);
+    expect(connection.manager.lastActivityAt).toBe(core.clock.now());
+    server.sendUncounted('notice');
+    expect(core.counters.messagesOut).toBe(2);
+    expect(await heardBy(pair)).toEqual(['text', '<binary>', 'notice']);
+  });
+
+  it('is left to ws where no connection is there, or none any more', async () => {
+    const stranger = await connect({ isManaged: false });
+    stranger.server.send('to a stranger');
+    expect(await heardBy(stranger)).toEqual(['to a stranger']);
+    const ended = await connect();
+    ended.connection.end({ reason: 'evicted' });
+    ended.server.send('too late');
+    expect(core.counters.messagesOut).toBe(0);
+    expect(await ended.closed).toEqual([4510, 'evicted']);
+    expect(ended.received.map((text) => JSON.parse(text).event)).toEqual(['ws:closing']);
+  });
+
+  it('is on its way when the socket is terminated in the same turn', async () => {
+    const { server, received, closed } = await connect();
+    server.send('last words');
+    server.terminate();
+    expect(await closed).toEqual([1006, '']);
+    expect(received).toEqual(['last words']);
+  });
+
+  it('throws nothing, and goes nowhere, once the socket is closing', async () => {
+    const { server, received, closed } = await connect();
+    server.close(4000, 'enough');
+    server.sendUncounted('too late');
+    expect(await closed).toEqual([4000, 'enough']);
+    expect(received).toEqual([]);
+  });
+
+  it('ends who takes too little of it', async () => {
+    core = await Core.start({ limits: { maxBufferedBytes: 1_000 } });
+    const { server, client, connection } = await connect();
+    client.pause();
+    for (let i = 0; i < 100 && !connection.detached; i++) server.send('x'.repeat(100_000));
+    expect(connection.detached).toBe(true);
+    expect(core.reported.find(({ type }) => type === 'detached')).toMatchObject({ reason: 'slow_consumer' });
+  });
+});
+
+describe('what the client sends', () => {
+  it('is traffic of its session', async () => {
+    const pair = await connect();
+    const heard: string[] = [];
+    pair.server.on('message', (data) => heard.push(String(data)));
+    await core.clock.advance(1_000);
+    await say(pair, 'one', 'two');
+    expect(heard).toEqual(['one', 'two']);
+    expect(core.counters.messagesIn).toBe(2);
+    expect(pair.connection.manager.lastActivityAt).toBe(core.clock.now());
+  });
+
+  it.each([
+    ['nobody in whose name it came', { isManaged: false }, () => {}],
+    ['a connection that has ended', {}, ({ connection }: Pair) => connection.end({ reason: 'evicted' })],
+  ])('is not heard from %s', async (_, setup, prepare) => {
+    const pair = await connect(setup);
+    const heard: unknown[] = [];
+    pair.server.on('message', (data) => heard.push(data));
+    prepare(pair);
+    expect(pair.server.emit('message', Buffer.from('one'), false)).toBe(false);
+    expect(heard).toEqual([]);
+    expect(core.counters.messagesIn).toBe(0);
+  });
+
+  it('waits, in order, while it is held, and is not read beyond sixteen', async () => {
+    const { server, client } = await connect();
+    const heard: string[] = [];
+    server.on('message', (data) => heard.push(String(data)));
+    server.holdMessages();
+    const texts = Array.from({ length: 40 }, (_, i) => `${i}`);
+    for (const text of texts.slice(0, 15)) client.send(text);
+    await expect.poll(() => core.counters.messagesIn).toBe(15);
+    expect(server.isPaused).toBe(false);
+    for (const text of texts.slice(15)) client.send(text);
+    await expect.poll(() => server.isPaused).toBe(true);
+    // A second order to hold keeps what is held.
+    server.holdMessages();
+    expect(heard).toEqual([]);
+    server.releaseMessages();
+    await expect.poll(() => heard).toEqual(texts);
+    expect(server.isPaused).toBe(false);
+    client.send('later');
+    await expect.poll(() => heard.at(-1)).toBe('later');
+  });
+
+  it('is dropped with the connection that it was held for', async () => {
+    const pair = await connect();
+    const heard: string[] = [];
+    pair.server.on('message', (data) => heard.push(String(data)));
+    pair.server.holdMessages();
+    await say(pair, 'one');
+    pair.connection.end({ reason: 'evicted' });
+    pair.server.releaseMessages();
+    expect(heard).toEqual([]);
+  });
+
+  it('is nothing to release where nothing was held', async () => {
+    const { server } = await connect();
+    server.releaseMessages();
+    expect(server.isPaused).toBe(false);
+  });
+
+  it.each(['ping', 'pong'] as const)('is life, if it is a %s', async (kind) => {
+    const { server, client, connection } = await connect();
+    await core.clock.advance(1_000);
+    client[kind]();
+    await once(server, kind);
+    expect(connection.lastHeardAt).toBe(core.clock.now());
+  });
+});
+
+describe('listeners of the application', () => {
+  const FAILURE = new Error('a listener failed');
+
+  it.each([
+    ['throw', () => Promise.resolve().then(() => {}), true],
+    ['reject', async () => Promise.reject(FAILURE), false],
+  ])('that %s end their connection, and nothing else', async (_, reject, throws) => {
+    const pair = await connect();
+    pair.server.on('message', () => {
+      if (throws) throw FAILURE;
+      return reject();
+    });
+    pair.client.send('one');
+    expect(await pair.closed).toEqual([1011, 'internal']);
+    expect(listenerFailures).toEqual([['message', FAILURE]]);
+    expect(pair.server.emit('unheard')).toBe(false);
+  });
+
+  it('hear of the close after the connection knows how, and before it is told', async () => {
+    const { server, client, connection } = await connect();
+    const order: unknown[] = [];
+    server.on('close', (code, reason) => order.push([code, String(reason), connection.closed]));
+    void connection.whenGone().then(() => order.push('gone'));
+    client.close(4001, 'bye');
+    await expect.poll(() => order).toEqual([[4001, 'bye', { code: 4001, reason: 'bye' }], 'gone']);
+    expect(core.reported.at(-1)).toMatchObject({ type: 'detached', reason: 'left', code: 4001 });
+  });
+
+  it('hear of an error of the peer if they want to, and the process does not end if they do not', async () => {
+    const broken = Buffer.from([0xff, 0xff]);
+    const unheard = await connect();
+    (unheard.client as unknown as { _socket: Socket })._socket.write(broken);
+    expect((await unheard.closed)[0]).toBe(1002);
+    expect(peerFailures).toHaveLength(1);
+    expect(unheard.server.emit('error', FAILURE)).toBe(false);
+
+    const heard = await connect();
+    const errors: unknown[] = [];
+    heard.server.on('error', (error) => errors.push(error));
+    (heard.client as unknown as { _socket: Socket })._socket.write(broken);
+    await heard.closed;
+    expect(errors).toHaveLength(1);
+    expect(listenerFailures).toEqual([]);
+  });
+});
+
+describe('a close', () => {
+  it('is answered although messages wait before the answer', async () => {
+    const { server, client, closed } = await connect();
+    server.holdMessages();
+    for (let i = 0; i < 40; i++) client.send('wait');
+    await expect.poll(() => server.isPaused).toBe(true);
+    server.close(4000, 'enough');
+    expect(await closed).toEqual([4000, 'enough']);
+    await expect.poll(() => server.readyState).toBe(WebSocket.CLOSED);
+  });
+});
+
+describe('the transport', () => {
+  it('tells what the socket has read, written and still to write', async () => {
+    const { transport, stream, server } = await connect();
+    expect([transport.bytesRead, transport.bytesWritten]).toEqual([stream.bytesRead, stream.bytesWritten]);
+    expect(transport.bytesRead).toBeGreaterThan(0);
+    stream.cork();
+    server.send('waiting');
+    expect(transport.bytesQueued).toBe(stream.writableLength);
+    expect(transport.bytesQueued).toBeGreaterThan(0);
+    expect(transport.bufferedAmount).toBe(server.bufferedAmount);
+    stream.uncork();
+    expect(new WebSocketTransport(server, { writableLength: 3 } as never)).toMatchObject({
+      bytesRead: 0,
+      bytesWritten: 0,
+      bytesQueued: 3,
+    });
+  });
+
+  it('is open, closing, closed', async () => {
+    const { transport, client, server, closed } = await connect();
+    expect(transport.state).toBe('open');
+    transport.close(4000, 'enough');
+    expect(transport.state).toBe('closing');
+    expect(await closed).toEqual([4000, 'enough']);
+    await expect.poll(() => transport.state).toBe('closed');
+    expect([client.readyState, server.readyState]).toEqual([WebSocket.CLOSED, WebSocket.CLOSED]);
+    expect(() => {
+      transport.ping();
+      transport.send('too late');
+    }).not.toThrow();
+  });
+
+  it('is closed as soon as the socket under it is', async () => {
+    const { transport, stream } = await connect();
+    stream.destroy();
+    expect(transport.state).toBe('closed');
+  });
+
+  it('is paused with its socket', async () => {
+    const { transport, server } = await connect();
+    expect(transport.paused).toBe(false);
+    server.pause();
+    expect(transport.paused).toBe(true);
+    server.resume();
+  });
+
+  it('pings, and sends what is no traffic of the application', async () => {
+    const pair = await connect();
+    pair.transport.send('notice');
+    pair.transport.ping();
+    await once(pair.server, 'pong');
+    expect(pair.received).toEqual(['notice']);
+    expect(core.counters.messagesOut).toBe(0);
+  });
+
+  it('terminates', async () => {
+    const { transport, closed } = await connect();
+    transport.terminate();
+    expect(await closed).toEqual([1006, '']);
+  });
+});
