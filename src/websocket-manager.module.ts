@@ -39,7 +39,8 @@ import { EventLog } from './observability/event-log.js';
 import { type AdminOptions, guardedAdmin } from './observability/guarded-admin.js';
 import { METRICS_OPTIONS, type MetricsOptions, MetricsService } from './observability/metrics.service.js';
 import { WebSocketHealthService } from './observability/websocket-health.service.js';
-import { resolveOptions } from './options/resolve-options.js';
+import { importOptional } from './options/import-optional.js';
+import { resolveOptions, WebSocketManagerOptionsError } from './options/resolve-options.js';
 import {
   MODULE_OPTIONS,
   RESOLVED_OPTIONS,
@@ -97,9 +98,16 @@ function assemble(definition: DynamicModule, extras: WebSocketManagerModuleExtra
 }
 
 /** Terminus is loaded only where the health routes are asked for. */
-async function loadHealthModule(): Promise<DynamicModule> {
-  const { WebSocketHealthModule } = await import('./observability/health.module.js');
-  return { module: WebSocketHealthModule };
+function loadHealthModule(): Promise<DynamicModule> {
+  const loading = importOptional(() => import('./observability/health.module.js'), '@nestjs/terminus').then(
+    (loaded) => {
+      if (loaded) return { module: loaded.WebSocketHealthModule };
+      throw new WebSocketManagerOptionsError('health', true, 'true where @nestjs/terminus is installed');
+    },
+  );
+  // Nest waits for it only when it comes to this module; a failure before that would be nobody's, and end the process.
+  loading.catch(() => {});
+  return loading;
 }
 
 /** What an application, and the modules that this one imports for it, can inject. */
