@@ -37,6 +37,7 @@ export type { AdminOptions } from './observability/guarded-admin.js';
 export type { MetricsOptions, MetricsRegistry } from './observability/metrics.service.js';
 export {
   type WebSocketHealthDetail,
+  type WebSocketHealthIndication,
   WebSocketHealthService,
 } from './observability/websocket-health.service.js';
 export { resolveOptions, WebSocketManagerOptionsError } from './options/resolve-options.js';

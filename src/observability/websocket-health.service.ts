@@ -34,6 +34,14 @@ export interface WebSocketHealthDetail {
   readonly draining: boolean;
 }
 
+/** The same for Terminus, in the words that the version of it knows that is installed. */
+export interface WebSocketHealthIndication extends Omit<WebSocketHealthDetail, 'status'> {
+  // biome-ignore lint/suspicious/noExplicitAny: Terminus 11 would not take the type of a `status` that may be `degraded`
+  readonly status: any;
+  /** Instead of the status, where Terminus has no `degraded`. */
+  readonly degraded?: true;
+}
+
 /**
  * The Terminus indicator. `down` only for what takes this node out of service: draining, full, heartbeat or sweep
  * stalled. A user at the limit is no ill health; a store that is away, an open breaker or a failing canary is
@@ -62,13 +70,13 @@ export class WebSocketHealthService {
 
   async isHealthy<Key extends string = 'websocket_managers'>(
     key: Key = 'websocket_managers' as Key,
-  ): Promise<Record<Key, WebSocketHealthDetail>> {
+  ): Promise<Record<Key, WebSocketHealthIndication>> {
     const detail = this.detail();
     this.knowsDegraded ??= terminusKnowsDegraded();
     const isHidden = detail.status === 'degraded' && !(await this.knowsDegraded);
     return { [key]: isHidden ? { ...detail, status: 'up', degraded: true } : detail } as Record<
       Key,
-      WebSocketHealthDetail
+      WebSocketHealthIndication
     >;
   }
 
