@@ -182,6 +182,11 @@ export function managedWebSocketClass(base: WebSocketClass, sink: SocketErrorSin
           sink.peerFailed(args[0]);
           if (this.listenerCount('error') === 0) return false;
           break;
+        case 'exception':
+          // Nest 11's filters emit what they have to say to a client, which `ws` tells nobody; those of 12 send it.
+          if (this.listenerCount('exception') > 0 || this.readyState !== OPEN) break;
+          this.send(JSON.stringify({ event, data: args[0] }));
+          return true;
       }
       const wasHeard = this.tell(event, args);
       if (event === 'close') connection?.noteTold();

@@ -658,6 +658,37 @@ describe('our way to a handler', () => {
     await vi.waitFor(() => expect(manager?.isBusy).toBe(false));
   });
 
+  it('sends what a filter emits to a client, as those of Nest 11 do, unless somebody else is listening', async () => {
+    @Catch()
+    class Emitting implements ExceptionFilter {
+      catch(error: Error, host: ArgumentsHost): void {
+        host.switchToWs().getClient().emit('exception', { message: error.message });
+      }
+    }
+    const heard: unknown[] = [];
+    @WebSocketGateway({ path: '/ws' })
+    class EmittingGateway extends EchoGateway {
+      @SubscribeMessage('listen')
+      listen(@ConnectedSocket() client: WebSocket): void {
+        client.on('exception' as 'message', (payload) => heard.push(payload));
+      }
+      @UseFilters(new Emitting())
+      @SubscribeMessage('throw')
+      throw(): void {
+        throw new Error('for the client');
+      }
+    }
+    const { url } = await startApp({ gateways: [EmittingGateway] });
+    const client = await connect(`${url}/ws?userId=alice`);
+    const payload = { message: 'for the client' };
+    client.send('throw');
+    expect(await client.next()).toEqual({ event: 'exception', data: payload });
+    client.send('listen');
+    client.send('throw');
+    expect(await client.echo('on')).toBe('on');
+    expect(heard).toEqual([payload]);
+  });
+
   it('leaves the way of an adapter of the application alone', async () => {
     const seen: unknown[] = [];
     class OwnAdapter extends WsAdapter {
