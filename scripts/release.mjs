@@ -1,6 +1,7 @@
 // npm run release -- patch|minor|major|1.2.3
-// Turns what CHANGELOG.md has under [Unreleased] into a version: the changelog, package.json and its lockfile, one commit, one
-// tag. The tag, once pushed, is what .github/workflows/release.yml tests, packs and publishes with provenance.
+// Turns what CHANGELOG.md has under [Unreleased] into a version: the changelog, package.json and its lockfile, what the
+// examples ask for, one commit, one tag. The tag, once pushed, is what .github/workflows/release.yml tests, packs and
+// publishes with provenance.
 import { execFileSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
@@ -25,11 +26,16 @@ const [notes] = after.split(/^## \[/m);
 if (!/^- /m.test(notes)) stop(`CHANGELOG.md says nothing under "${UNRELEASED}"`);
 
 npm('version', step, '--no-git-tag-version');
-const { version } = JSON.parse(readFileSync(`${root}package.json`, 'utf8'));
+const { name, version } = JSON.parse(readFileSync(`${root}package.json`, 'utf8'));
 const tag = `v${version}`;
 if (git('tag', '--list', tag)) {
   git('checkout', '--', 'package.json', 'package-lock.json');
   stop(`${tag} has been released already`);
+}
+// Who copies an example gets this version.
+for (const file of git('ls-files', 'examples/*package.json').split('\n').filter(Boolean)) {
+  const example = readFileSync(root + file, 'utf8');
+  writeFileSync(root + file, example.replace(new RegExp(`("${name}": )"[^"]*"`), `$1"^${version}"`));
 }
 const day = new Date().toISOString().slice(0, 10);
 writeFileSync(changelogFile, `${before}${UNRELEASED}\n\n## [${version}] - ${day}\n${after}`);

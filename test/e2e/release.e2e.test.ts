@@ -15,6 +15,9 @@ function repository({ unreleased = NOTES } = {}) {
   cpSync('scripts/release.mjs', join(root, 'scripts/release.mjs'));
   const manifest = { name: 'released', version: '0.1.0' };
   writeFileSync(join(root, 'package.json'), JSON.stringify(manifest));
+  const example = { name: 'example', dependencies: { released: '^0.1.0', other: '^0.1.0' } };
+  mkdirSync(join(root, 'examples/one'), { recursive: true });
+  writeFileSync(join(root, 'examples/one/package.json'), JSON.stringify(example, null, 2));
   const lockfile = { ...manifest, lockfileVersion: 3, packages: { '': manifest } };
   writeFileSync(join(root, 'package-lock.json'), JSON.stringify(lockfile));
   const changelog = `# Changelog\n\n## [Unreleased]\n\n${unreleased}\n\n## [0.1.0] - 2026-01-01\n\n- The first.\n`;
@@ -38,6 +41,8 @@ test('a release is a commit and a tag, with what the changelog says', () => {
   expect(status, String(stderr)).toBe(0);
   expect(JSON.parse(read('package.json')).version).toBe('0.2.0');
   expect(JSON.parse(read('package-lock.json')).version).toBe('0.2.0');
+  const { dependencies } = JSON.parse(read('examples/one/package.json'));
+  expect(dependencies).toEqual({ released: '^0.2.0', other: '^0.1.0' });
   expect(read('CHANGELOG.md')).toContain(
     `## [Unreleased]\n\n## [0.2.0] - ${TODAY}\n\n${NOTES}\n\n## [0.1.0]`,
   );
