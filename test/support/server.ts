@@ -19,8 +19,12 @@ export interface Exit {
 export interface StartOptions {
   /** Arguments of node before the script. */
   readonly nodeArgs?: readonly string[];
-  /** The script, from the root of the repository. Default: the reference application. */
+  /** The script, from `cwd`. Default: the reference application. */
   readonly script?: string;
+  /** Default: the root of the repository. */
+  readonly cwd?: string;
+  /** The `node` that runs it. Default: the one that runs this. */
+  readonly node?: string;
 }
 
 const running = new Set<ChildProcess>();
@@ -103,11 +107,11 @@ export class Server {
   }
 }
 
-function launch(env: NodeJS.ProcessEnv, { nodeArgs = [], script = 'dist/main.js' }: StartOptions): Server {
+function launch(env: NodeJS.ProcessEnv, options: StartOptions): Server {
+  const { nodeArgs = [], script = 'dist/main.js', cwd = ROOT, node = process.execPath } = options;
   // What the developer's own shell sets is none of the tests' business.
   const inherited = { PATH: process.env.PATH, NO_COLOR: '1' };
-  const child = spawn(process.execPath, [...nodeArgs, script], { cwd: ROOT, env: { ...inherited, ...env } });
-  return new Server(child);
+  return new Server(spawn(node, [...nodeArgs, script], { cwd, env: { ...inherited, ...env } }));
 }
 
 /** Starts the reference application on a free port, and waits until it listens. */

@@ -1,0 +1,22 @@
+import { Module } from '@nestjs/common';
+import { WebSocketManagerModule } from 'nestjs-websocket-manager';
+import { Accounts, AccountsModule } from './accounts';
+import { ChatGateway } from './chat.gateway';
+import { Presence, PresenceController } from './presence';
+
+@Module({
+  imports: [
+    WebSocketManagerModule.forRootAsync({
+      imports: [AccountsModule],
+      inject: [Accounts],
+      useFactory: (accounts: Accounts) => ({
+        authenticate: ({ headers }) => accounts.holderOf(headers.authorization),
+        limits: { managersPerUser: 3 },
+        cleanup: { idleTimeoutMs: 300_000 },
+      }),
+    }),
+  ],
+  controllers: [PresenceController],
+  providers: [ChatGateway, Presence],
+})
+export class AppModule {}

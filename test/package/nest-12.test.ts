@@ -1,0 +1,3 @@
+import { tryMajor } from './major.js';
+
+tryMajor(12);
