@@ -35,8 +35,8 @@ export class ChatGateway {
 `;
 
 /** What the ten lines leave to the application. */
-const USER_OF = `
-function userOf({ url = '/' }: import('node:http').IncomingMessage): string {
+const USERS = `
+export function userOf({ url = '/' }: import('node:http').IncomingMessage): string {
   return new URL(url, 'ws://localhost').searchParams.get('userId') ?? '';
 }
 `;
@@ -95,7 +95,8 @@ async function tryFresh(major: Major, node: string, make: readonly string[]): Pr
     const text = manifest.type === 'module' ? code : code.replace(/(from '\.\/.*)\.js'/g, "$1'");
     await writeFile(join(cwd, 'src', file), text);
   };
-  await add('app.module.ts', (await tenLines()) + USER_OF);
+  await add('app.module.ts', await tenLines());
+  await add('users.ts', USERS);
   await add('chat.gateway.ts', GATEWAY);
   const own = manifest.devDependencies.vitest ? "import { describe, expect, it } from 'vitest';\n" : '';
   await add('chat.spec.ts', own + SPEC);
