@@ -42,7 +42,8 @@ export default defineConfig({
           include: ['test/package/**/*.test.ts'],
           globalSetup: 'test/package/setup.ts',
           pool: 'forks',
-          maxWorkers: 2,
+          // Half of the time they wait for npm, or for clients that do nothing.
+          maxWorkers: 3,
           retry: process.env.CI ? 1 : 0,
           testTimeout: 60_000,
           hookTimeout: 300_000,

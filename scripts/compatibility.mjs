@@ -16,29 +16,28 @@ const { values, positionals } = parseArgs({
 });
 const root = fileURLToPath(new URL('../', import.meta.url));
 const read = (path) => readFileSync(join(root, path), 'utf8');
-const require = createRequire(import.meta.url);
 
-const { succeeded, report } = runTests();
-if (!succeeded) process.exit(1);
+const report = runTests();
+if (!report) process.exit(1);
 if (!values.quick && positionals.length === 0) keep(resultsOf(report));
 
+/** The runner's report; undefined: something failed, and the runner has said what. */
 function runTests() {
   const directory = mkdtempSync(join(tmpdir(), 'compatibility-report-'));
   const outputFile = join(directory, 'report.json');
-  const vitest = join(require.resolve('vitest/package.json'), '../vitest.mjs');
-  const args = ['run', '--project', 'package', '--reporter=default', '--reporter=json'];
+  const vitest = createRequire(import.meta.url).resolve('vitest/package.json');
+  const args = ['run', '--project', 'package', '--reporter=default', '--reporter=json', ...positionals];
   try {
     const { status } = spawnSync(
       process.execPath,
-      [vitest, ...args, `--outputFile.json=${outputFile}`, ...positionals],
+      [join(vitest, '../vitest.mjs'), ...args, `--outputFile.json=${outputFile}`],
       {
         cwd: root,
         stdio: 'inherit',
         env: { ...process.env, COMPATIBILITY: values.quick ? 'quick' : 'full' },
       },
     );
-    if (status !== 0) return { succeeded: false };
-    return { succeeded: true, report: JSON.parse(readFileSync(outputFile, 'utf8')) };
+    return status === 0 ? JSON.parse(readFileSync(outputFile, 'utf8')) : undefined;
   } finally {
     rmSync(directory, { recursive: true, force: true });
   }
@@ -53,20 +52,17 @@ function resultsOf({ testResults }) {
       const [nest, node = 'Node any'] = ancestorTitles;
       if (status !== 'passed' || !/^Nest \d+$/.test(nest)) continue;
       results[title] ??= {};
-      results[title][nest] ??= [];
-      results[title][nest].push(node.replace('Node ', ''));
+      const { [nest]: before } = results[title];
+      const version = node.replace('Node ', '');
+      results[title][nest] = before ? `${before}, ${version}` : version;
     }
   }
   return results;
 }
 
 function keep(results) {
-  // What is tried with every version that is tried has the most of them.
-  const [nodes] = Object.values(results)
-    .flatMap(Object.values)
-    .toSorted((a, b) => b.length - a.length);
   const compatibility = {
-    nodes,
+    nodes: longest(Object.values(results).flatMap(Object.values)),
     applications: { 'Nest 12': versionsOf('nest-12'), 'Nest 11': versionsOf('nest-11') },
     results,
   };
@@ -85,6 +81,11 @@ function keep(results) {
   }
 }
 
+/** What most is tried with is the longest list of versions. */
+function longest(lists) {
+  return lists.reduce((most, list) => (list.length > most.length ? list : most));
+}
+
 function contentOf(path) {
   try {
     return read(path);
@@ -95,11 +96,8 @@ function contentOf(path) {
 
 /** As the example's package.json has them: exactly, so these are what is installed. */
 function versionsOf(example) {
-  const {
-    type = 'commonjs',
-    dependencies,
-    devDependencies,
-  } = JSON.parse(read(`examples/${example}/package.json`));
+  const manifest = JSON.parse(read(`examples/${example}/package.json`));
+  const { type = 'commonjs', dependencies, devDependencies } = manifest;
   const { typescript, vitest, jest } = devDependencies;
   return {
     nest: dependencies['@nestjs/core'],
@@ -116,26 +114,27 @@ function tableOf({ nodes, applications, results }) {
     const { nest: version, format, typescript, tests } = applications[nest];
     return `Nest ${version}, ${format}, TypeScript ${typescript}, ${tests}`;
   });
-  const cell = (ran = []) => {
-    if (ran.length === 0) return '-';
-    const isEverywhere = ran.includes('any') || nodes.every((node) => ran.includes(node));
-    return isEverywhere ? 'yes' : `Node ${ran.join(', ')}`;
+  const cell = (ran) => {
+    if (ran === undefined) return '-';
+    return ran === nodes || ran === 'any' ? 'yes' : `Node ${ran}`;
   };
+  const { packedBytes } = JSON.parse(read('test/package/limits.json'));
   const rows = Object.entries(results).map(
     ([title, ran]) => `| ${title} | ${majors.map((nest) => cell(ran[nest])).join(' | ')} |`,
   );
   return [
-    `On each of Node ${nodes.slice(0, -1).join(', ')} and ${nodes.at(-1)}:`,
+    `On each of Node ${nodes}, unless it says otherwise:`,
     '',
     `| | ${heads.join(' | ')} |`,
     `| --- |${' --- |'.repeat(majors.length)}`,
     ...rows,
+    '',
+    `publint and are-the-types-wrong find nothing. It is at most ${packedBytes / 1_000} kB packed, and depends on nothing else.`,
   ].join('\n');
 }
 
 function withTable(readme, table) {
-  const markers = /(<!-- compatibility -->\n)[\s\S]*?(\n<!-- \/compatibility -->)/;
-  if (!markers.test(readme))
-    throw new Error('README.md: no <!-- compatibility --> ... <!-- /compatibility -->');
-  return readme.replace(markers, (_all, begin, end) => begin + table + end);
+  const markers = /(<!-- compatibility -->).*?(<!-- \/compatibility -->)/s;
+  if (!markers.test(readme)) throw new Error('README.md: there is no place for the table of what was tried');
+  return readme.replace(markers, (_all, begin, end) => `${begin}\n${table}\n${end}`);
 }

@@ -37,55 +37,6 @@ export function tryMajor(major: Major): void {
       for (const cwd of [example, applications]) await run('npm', ['run', 'build'], { cwd });
     }, 600_000);
 
-    it('`npm install` brings nothing that was not asked for', async () => {
-      for (const name of OPTIONAL) {
-        await expect(readFile(join(example, 'node_modules', name, 'package.json'))).rejects.toThrow('ENOENT');
-      }
-      const { output } = await run('npm', ['ls', '--all'], { cwd: example });
-      expect(output).not.toMatch(/invalid|UNMET DEPENDENCY/);
-    });
-
-    it.each(RESOLUTIONS[major])(
-      'types without skipLibCheck and without the optional packages: %s',
-      async (_title, ...options) => {
-        await tsc(example, '--noEmit', '--strict', '--skipLibCheck', 'false', ...options);
-      },
-    );
-
-    it('which package the health routes need is said where the application can hear it', async () => {
-      const script = `
-        require('reflect-metadata');
-        const { NestFactory } = require('@nestjs/core');
-        const { WebSocketManagerModule } = require('${PACKAGE}');
-        const module = WebSocketManagerModule.forRoot({ authenticate: () => null, health: true });
-        setTimeout(() => NestFactory.create(module, { logger: false, abortOnError: false }).then(
-          () => console.log('it boots'),
-          (error) => console.log(error.message),
-        ), 200);
-      `;
-      const { stdout } = await run(process.execPath, ['--input-type=commonjs', '-e', script], {
-        cwd: example,
-      });
-      expect(stdout.trim()).toBe(
-        'WebSocketManagerModule: health: got true; allowed: true where @nestjs/terminus is installed',
-      );
-    });
-
-    describe.each([lowestNode()])('Node %s', (_version, node) => {
-      it('the lowest versions of Nest, RxJS, prom-client and Node 22', async () => {
-        const folders = ['applications', `applications/nest-${major}`];
-        const workspace = await install(`lowest-${major}`, folders, lowest[major]);
-        // Compiled by the newest, as RxJS had no types for every way to resolve them then.
-        await cp(join(applications, 'dist'), join(workspace, 'dist'), { recursive: true });
-        const running = new Applications(major, workspace, node);
-        try {
-          for (const [, drive] of DRIVES) await drive(running);
-        } finally {
-          await running.stopAll();
-        }
-      }, 180_000);
-    });
-
     describe.each(nodes())('Node %s', (_version, node) => {
       let running: Applications;
 
@@ -138,6 +89,55 @@ export function tryMajor(major: Major): void {
       it.each([...DRIVES, MESSAGES])('%s', async (_title, drive) => {
         await drive(running);
       });
+    });
+
+    describe.each([lowestNode()])('Node %s', (_version, node) => {
+      it('the lowest versions of Nest, RxJS, prom-client and Node 22', async () => {
+        const folders = ['applications', `applications/nest-${major}`];
+        const workspace = await install(`lowest-${major}`, folders, lowest[major]);
+        // Compiled by the newest, as RxJS had no types for every way to resolve them then.
+        await cp(join(applications, 'dist'), join(workspace, 'dist'), { recursive: true });
+        const running = new Applications(major, workspace, node);
+        try {
+          for (const [, drive] of DRIVES) await drive(running);
+        } finally {
+          await running.stopAll();
+        }
+      }, 180_000);
+    });
+
+    it('`npm install` brings nothing that was not asked for', async () => {
+      for (const name of OPTIONAL) {
+        await expect(readFile(join(example, 'node_modules', name, 'package.json'))).rejects.toThrow('ENOENT');
+      }
+      const { output } = await run('npm', ['ls', '--all'], { cwd: example });
+      expect(output).not.toMatch(/invalid|UNMET DEPENDENCY/);
+    });
+
+    it.each(RESOLUTIONS[major])(
+      'types without skipLibCheck and without the optional packages: %s',
+      async (_title, ...options) => {
+        await tsc(example, '--noEmit', '--strict', '--skipLibCheck', 'false', ...options);
+      },
+    );
+
+    it('which package the health routes need is said where the application can hear it', async () => {
+      const script = `
+        require('reflect-metadata');
+        const { NestFactory } = require('@nestjs/core');
+        const { WebSocketManagerModule } = require('${PACKAGE}');
+        const module = WebSocketManagerModule.forRoot({ authenticate: () => null, health: true });
+        setTimeout(() => NestFactory.create(module, { logger: false, abortOnError: false }).then(
+          () => console.log('it boots'),
+          (error) => console.log(error.message),
+        ), 200);
+      `;
+      const { stdout } = await run(process.execPath, ['--input-type=commonjs', '-e', script], {
+        cwd: example,
+      });
+      expect(stdout.trim()).toBe(
+        'WebSocketManagerModule: health: got true; allowed: true where @nestjs/terminus is installed',
+      );
     });
   });
 }

@@ -37,10 +37,11 @@ export default async function setup(project: TestProject): Promise<() => Promise
   const directory = await mkdtemp(join(tmpdir(), 'compatibility-'));
   const remove = () => rm(directory, { recursive: true, force: true, maxRetries: 5, retryDelay: 200 });
   try {
-    await run('npm', ['run', 'build'], { cwd: ROOT });
-    const { stdout } = await run('npm', ['pack', '--json', '--pack-destination', directory], { cwd: ROOT });
-    const [pack] = JSON.parse(stdout) as [Pack];
-    const nodesIn = process.env.COMPATIBILITY === 'quick' ? undefined : await installNodes(directory);
+    const installing = process.env.COMPATIBILITY === 'quick' ? undefined : installNodes(directory);
+    const packing = buildAndPack(directory);
+    // Both to their end, so that nothing is still being written where it is removed.
+    await Promise.allSettled([installing, packing]);
+    const [nodesIn, pack] = [await installing, await packing];
     project.provide('packed', {
       directory,
       tarball: join(directory, pack.filename),
@@ -54,6 +55,13 @@ export default async function setup(project: TestProject): Promise<() => Promise
     throw error;
   }
   return remove;
+}
+
+async function buildAndPack(directory: string): Promise<Pack> {
+  await run('npm', ['run', 'build'], { cwd: ROOT });
+  const { stdout } = await run('npm', ['pack', '--json', '--pack-destination', directory], { cwd: ROOT });
+  const [pack] = JSON.parse(stdout) as [Pack];
+  return pack;
 }
 
 async function installNodes(directory: string): Promise<string> {
