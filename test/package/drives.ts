@@ -389,7 +389,7 @@ export const DRIVES: readonly Drive[] = [
   ['Fastify', (applications) => onPlatform(applications, 'fastify.js')],
   ['a hybrid application, with a gateway on a port of its own', hybrid],
   ['several gateways on one path', onePath],
-  ['a request-scoped gateway', requestScoped],
+  ['a request-scoped gateway (Nest 11 itself makes one for all clients)', requestScoped],
   ['a global prefix, global guards, pipes, interceptors and filters', globals],
   ['another upgrade listener, before ours or after', upgradeListener],
   ['Terminus, Schedule, prom-client and ConfigModule in use', neighboursOn],
