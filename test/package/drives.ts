@@ -264,12 +264,11 @@ async function neighboursAlone(applications: Applications): Promise<void> {
     'prom-client': expectMetrics,
     none: expectLimitOfTwo,
   };
-  const one = async ([HAS, check]: [string, (server: Server) => Promise<void>]) => {
+  for (const [HAS, check] of Object.entries(checks)) {
     const server = await applications.start('neighbours.js', { HAS });
     await check(server);
     expectQuiet(await expectPoliteEnd(server));
-  };
-  await Promise.all(Object.entries(checks).map(one));
+  }
 }
 
 async function expectLimitOfTwo(server: Server): Promise<void> {
