@@ -1,5 +1,5 @@
-// npm run bench [-- --only door,echo] [-- --servers bare-ws,nest-ws,ours] [-- --rounds 3] [-- --quick] [-- --dry]
-// Measures everything and writes docs/performance.md; with any of these, prints only.
+// npm run bench [-- --rounds 3] [-- --only door,echo] [-- --servers bare-ws,nest-ws,ours] [-- --quick] [-- --dry]
+// Measures everything and writes docs/performance.md; with any of these but --rounds, prints only.
 import { parseArgs } from 'node:util';
 import { MEASURES } from './measures/index.mjs';
 import { describeMachine, tablesOf, writePart } from './report.mjs';
@@ -16,7 +16,7 @@ const { values: args } = parseArgs({
     dry: { type: 'boolean', default: false },
   },
 });
-const isPartial = Object.values(args).some(Boolean);
+const isPartial = Object.entries(args).some(([name, value]) => value && name !== 'rounds');
 const wanted = args.only?.split(',') ?? MEASURES.map(({ id }) => id);
 const among = args.servers?.split(',');
 
