@@ -180,6 +180,7 @@ export class WebSocketManagerFactory {
       if (attempt >= MOST_ATTEMPTS) break;
 
       outcome = 'admitted_after_cleanup';
+      const { size } = user.managers;
       const isRoom = await this.makeRoom(admission, { needed: count - request.limit + 1, probe });
       probe = undefined;
       if (newcomer.isGone()) break;
@@ -187,7 +188,7 @@ export class WebSocketManagerFactory {
       const transferred = await this.takeOver(admission, elsewhere);
       if (transferred) return this.accept(admission, transferred.count, outcome);
       // Somebody may have gone, or been found dead, in the very moment: nobody is refused for nothing.
-      if (user.managers.size >= request.limit && !this.cleanup.couldHaveFreed(user)) break;
+      if (user.managers.size >= size && !this.cleanup.couldHaveFreed(user)) break;
     }
     if (this.slotWaitMs(admission) > 0) return undefined;
     return this.refuseOverLimit(admission);

@@ -153,3 +153,12 @@ describe('the pressure of a user', () => {
     ]);
   });
 });
+
+it('a newcomer for whom nobody may go, here or elsewhere, is told after one cleanup', async () => {
+  const { core } = await withHolders([holder('a', { ageMs: 0 }), holder('b', { ageMs: 0 })]);
+  core.place({ userId: 'alice', openedAgoMs: 0 });
+  const { result } = await core.admitWithin(1_100, 'alice');
+  expect(result).toMatchObject({ admitted: false, reason: 'over_limit' });
+  const cleanups = core.reportedOf('cleanup_finished').filter(({ trigger }) => trigger === 'admission');
+  expect(cleanups).toHaveLength(1);
+});
