@@ -20,7 +20,7 @@ export const door = {
     heapBytes: { title: 'heap of an idle connection', unit: 'bytes', aims: { 'nest-ws': 0.35 } },
   },
   settings: {
-    full: { warmUp: 3_000, count: 5_000, idle: 2_000 },
+    full: { warmUp: 12_000, count: 8_000, idle: 2_000 },
     short: { warmUp: 1_500, count: 1_500, idle: 1_000 },
   },
 

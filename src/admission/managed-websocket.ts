@@ -43,6 +43,8 @@ export interface ManagedWebSocket extends WebSocketLike {
   writeTo(stream: Duplex): void;
   /** Sends without counting it as application traffic. */
   sendUncounted(data: string): void;
+  /** A ping without a payload, in one write: `ws` makes one of a header and another of nothing. For an open socket. */
+  askWhoIsThere(): void;
   /** From here on messages wait, in order. Everything else about the socket goes on. */
   holdMessages(): void;
   /** Hands on what has waited, and whatever comes. */
@@ -123,6 +125,11 @@ export function managedWebSocketClass(base: WebSocketClass, sink: SocketErrorSin
         process.nextTick(uncork, this.stream);
       }
       this.stream.write(textFrame(data));
+    }
+
+    askWhoIsThere(): void {
+      if (this.stream) this.stream.write(EMPTY_PING);
+      else super.ping();
     }
 
     override terminate(): void {
@@ -206,6 +213,9 @@ export function managedWebSocketClass(base: WebSocketClass, sink: SocketErrorSin
   };
 }
 
+/** FIN and the opcode; no mask, no payload. https://www.rfc-editor.org/rfc/rfc6455#section-5.5.2 */
+const EMPTY_PING = Buffer.from([0x89, 0]);
+
 /** `readyState` of an open socket, and of one that is gone. */
 export const OPEN = 1;
 export const CLOSED = 3;
@@ -254,7 +264,7 @@ export class WebSocketTransport implements Transport {
   }
 
   ping(): void {
-    if (this.webSocket.readyState === OPEN) this.webSocket.ping();
+    if (this.webSocket.readyState === OPEN) this.webSocket.askWhoIsThere();
   }
 
   send(data: string): void {

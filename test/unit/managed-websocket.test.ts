@@ -403,6 +403,18 @@ describe('the transport', () => {
     expect(core.counters.messagesOut).toBe(0);
   });
 
+  it.each([
+    ['in one write', {}],
+    ['by `ws`, where frames may wait in it', { perMessageDeflate: true }],
+  ])('asks who is there %s', async (_how, options) => {
+    const { transport, client, server } = await connect(options);
+    const asked = once(client, 'ping');
+    const answered = once(server, 'pong');
+    transport.ping();
+    expect(String((await asked)[0])).toBe('');
+    expect(String((await answered)[0])).toBe('');
+  });
+
   it('terminates', async () => {
     const { transport, closed } = await connect();
     transport.terminate();
