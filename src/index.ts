@@ -1,6 +1,7 @@
 export { CurrentManager, managerOf } from './admission/current-manager.decorator.js';
 export { LimitFunctionError, ManagerLimitError, NodeUnavailableError } from './admission/errors.js';
 export { connectionOf } from './admission/managed-websocket.js';
+export type { OnWebSocketDisconnect } from './admission/on-websocket-disconnect.interface.js';
 export {
   type Admitted,
   type Refused,
@@ -38,6 +39,7 @@ export type { MetricsOptions, MetricsRegistry } from './observability/metrics.se
 export {
   type WebSocketHealthDetail,
   type WebSocketHealthIndication,
+  type WebSocketHealthReason,
   WebSocketHealthService,
 } from './observability/websocket-health.service.js';
 export { resolveOptions, WebSocketManagerOptionsError } from './options/resolve-options.js';

@@ -15,11 +15,22 @@ const STALLED_PERIODS = 3;
 /** ... but not before so many milliseconds: short periods are missed for lesser reasons. */
 const STALLED_LEAST_MS = 10_000;
 
+/** Why a node is `down` (the first four) or `degraded` (the others). A canary's reason goes on with what it missed. */
+export type WebSocketHealthReason =
+  | 'draining'
+  | 'node full'
+  | 'heartbeat stalled'
+  | 'sweep stalled'
+  | 'store away'
+  | 'open breakers'
+  | 'self-preservation'
+  | `canary: ${string}`;
+
 /** What a health check tells of this node. */
 export interface WebSocketHealthDetail {
   readonly status: 'up' | 'degraded' | 'down';
   /** Why it is not simply `up`. */
-  readonly reasons: readonly string[];
+  readonly reasons: readonly WebSocketHealthReason[];
   readonly managers: number;
   readonly users: number;
   readonly usersAtLimit: number;
@@ -102,9 +113,9 @@ export class WebSocketHealthService {
     };
   }
 
-  private reasonsDown(): string[] {
+  private reasonsDown(): WebSocketHealthReason[] {
     const { limits, heartbeat, cleanup } = this.options;
-    const reasons: string[] = [];
+    const reasons: WebSocketHealthReason[] = [];
     if (this.drain.isDraining) reasons.push('draining');
     if (limits.managersPerNode !== undefined && this.registry.managerCount >= limits.managersPerNode) {
       reasons.push('node full');
@@ -114,13 +125,13 @@ export class WebSocketHealthService {
     return reasons;
   }
 
-  private reasonsDegraded(): string[] {
-    const reasons: string[] = [];
+  private reasonsDegraded(): WebSocketHealthReason[] {
+    const reasons: WebSocketHealthReason[] = [];
     if (this.ledger.isDegraded) reasons.push('store away');
     if (this.breaker.count('open') > 0) reasons.push('open breakers');
     if (this.heartbeat.isSelfPreserving) reasons.push('self-preservation');
     const failures = this.canary.lastResult?.failures ?? [];
-    reasons.push(...failures.map((failure) => `canary: ${failure}`));
+    reasons.push(...failures.map((failure) => `canary: ${failure}` as const));
     return reasons;
   }
 

@@ -2,11 +2,12 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Module } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import { WebSocketGateway } from '@nestjs/websockets';
+import type { OnWebSocketDisconnect } from 'nestjs-websocket-manager';
 import { EchoGateway } from './echo.js';
 import { manager, start } from './start.js';
 
 @WebSocketGateway({ path: '/ws' })
-class SlowToLeaveGateway extends EchoGateway {
+class SlowToLeaveGateway extends EchoGateway implements OnWebSocketDisconnect {
   /** A shutdown waits for it: here a database would be written to. */
   async handleDisconnect(_client: unknown, code: number, reason: string): Promise<void> {
     await sleep(300);

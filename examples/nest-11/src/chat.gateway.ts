@@ -1,10 +1,16 @@
 import { MessageBody, SubscribeMessage, WebSocketGateway } from '@nestjs/websockets';
-import { CurrentManager, type Manager, managerOf, WebSocketManagerService } from 'nestjs-websocket-manager';
+import {
+  CurrentManager,
+  type Manager,
+  managerOf,
+  type OnWebSocketDisconnect,
+  WebSocketManagerService,
+} from 'nestjs-websocket-manager';
 import { Presence } from './presence';
 
 /** A stock gateway. That it may hold a connection at all was decided before any of it runs. */
 @WebSocketGateway({ path: '/chat' })
-export class ChatGateway {
+export class ChatGateway implements OnWebSocketDisconnect {
   constructor(
     private readonly webSockets: WebSocketManagerService,
     private readonly presence: Presence,
