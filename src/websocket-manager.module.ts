@@ -44,6 +44,7 @@ import { resolveOptions, WebSocketManagerOptionsError } from './options/resolve-
 import {
   MODULE_OPTIONS,
   RESOLVED_OPTIONS,
+  type ResolvedOptions,
   type WebSocketManagerOptions,
   type WebSocketManagerOptionsFactory,
 } from './options/websocket-manager-options.interface.js';
@@ -55,11 +56,11 @@ import { SlotLedger } from './store/slot-ledger.js';
  */
 export interface WebSocketManagerModuleExtras {
   /** Whether other modules can inject what this one exports without importing it. Default: true. */
-  isGlobal?: boolean;
+  isGlobal?: boolean | undefined;
   /** Mounts `GET /health`, `/health/live` and `/health/ready`; needs @nestjs/terminus. Default: false. */
-  health?: boolean;
+  health?: boolean | undefined;
   /** Metrics: `false` for none, or which prom-client registry to use. Default: prom-client's own, if installed. */
-  metrics?: MetricsOptions | false;
+  metrics?: MetricsOptions | false | undefined;
   /** Mounts the operator's API under `/websocket-managers`, behind these guards. Default: off. */
   admin?: AdminOptions | undefined;
 }
@@ -71,17 +72,19 @@ const DEFAULT_EXTRAS: WebSocketManagerModuleExtras = {
   admin: undefined,
 };
 
-const { ConfigurableModuleClass } = new ConfigurableModuleBuilder<WebSocketManagerOptions>({
-  optionsInjectionToken: MODULE_OPTIONS,
-})
-  .setClassMethodName('forRoot')
-  .setFactoryMethodName(
-    'createWebSocketManagerOptions' satisfies keyof WebSocketManagerOptionsFactory as 'createWebSocketManagerOptions',
-  )
-  .setExtras<WebSocketManagerModuleExtras>(DEFAULT_EXTRAS, assemble)
-  .build();
+const { ConfigurableModuleClass, OPTIONS_TYPE, ASYNC_OPTIONS_TYPE } =
+  new ConfigurableModuleBuilder<WebSocketManagerOptions>({
+    optionsInjectionToken: MODULE_OPTIONS,
+  })
+    .setClassMethodName('forRoot')
+    .setFactoryMethodName(
+      'createWebSocketManagerOptions' satisfies keyof WebSocketManagerOptionsFactory as 'createWebSocketManagerOptions',
+    )
+    .setExtras<WebSocketManagerModuleExtras>(DEFAULT_EXTRAS, assemble)
+    .build();
 
 function assemble(definition: DynamicModule, extras: WebSocketManagerModuleExtras): DynamicModule {
+  checkExtras(extras);
   const admin = extras.admin && guardedAdmin(extras.admin);
   const health = extras.health ? [loadHealthModule()] : [];
   return {
@@ -95,6 +98,33 @@ function assemble(definition: DynamicModule, extras: WebSocketManagerModuleExtra
       { provide: METRICS_OPTIONS, useValue: extras.metrics ?? {} },
     ],
   };
+}
+
+/** The options are checked when they are resolved; these have no other place. */
+function checkExtras(extras: WebSocketManagerModuleExtras): void {
+  for (const key of ['isGlobal', 'health'] as const) {
+    const value: unknown = extras[key];
+    if (value === undefined || value === null || typeof value === 'boolean') continue;
+    throw new WebSocketManagerOptionsError(key, value, 'true or false');
+  }
+  const metrics: unknown = extras.metrics ?? {};
+  if (metrics !== false && typeof metrics !== 'object') {
+    throw new WebSocketManagerOptionsError('metrics', metrics, 'false, or an object with a registry');
+  }
+  const { registry } = metrics as MetricsOptions;
+  const methods = [registry?.registerMetric, registry?.getSingleMetric];
+  if (registry && methods.some((method) => typeof method !== 'function')) {
+    throw new WebSocketManagerOptionsError('metrics.registry', registry, 'a Registry of prom-client');
+  }
+}
+
+function resolveGivenOptions(options: WebSocketManagerOptions | undefined): ResolvedOptions {
+  if (options !== undefined) return resolveOptions(options);
+  throw new WebSocketManagerOptionsError(
+    'imports',
+    undefined,
+    'WebSocketManagerModule.forRoot({ authenticate }) or forRootAsync, once in the application, and in no feature module: it is global',
+  );
 }
 
 /** Terminus is loaded only where the health routes are asked for. */
@@ -129,7 +159,13 @@ const EXPORTED = [
   imports: [DiscoveryModule],
   providers: [
     { provide: Clock, useClass: SystemClock },
-    { provide: RESOLVED_OPTIONS, useFactory: resolveOptions, inject: [MODULE_OPTIONS] },
+    {
+      provide: RESOLVED_OPTIONS,
+      useFactory: resolveGivenOptions,
+      // Optional, so that what says what is missing is we.
+      inject: [{ token: MODULE_OPTIONS, optional: true }],
+    },
+    { provide: METRICS_OPTIONS, useValue: {} },
     EventStream,
     NodeCounters,
     ManagerRegistry,
@@ -167,6 +203,27 @@ export class WebSocketManagerModule
     BeforeApplicationShutdown,
     OnApplicationShutdown
 {
+  /** Options, and {@link WebSocketManagerModuleExtras} beside them. Throws {@link WebSocketManagerOptionsError}. */
+  static override forRoot(options: typeof OPTIONS_TYPE): DynamicModule {
+    // biome-ignore lint/complexity/noThisInStatic: the class that it is called on is the module
+    if (typeof options === 'object' && options !== null) return super.forRoot(options);
+    throw new WebSocketManagerOptionsError('forRoot', options, 'an object with at least authenticate');
+  }
+
+  /**
+   * Options by `useFactory`, `useClass` or `useExisting`; {@link WebSocketManagerModuleExtras} stand beside it. Throws
+   * {@link WebSocketManagerOptionsError}.
+   */
+  static override forRootAsync(options: typeof ASYNC_OPTIONS_TYPE): DynamicModule {
+    // biome-ignore lint/complexity/noThisInStatic: as above
+    if (options?.useFactory || options?.useClass || options?.useExisting) return super.forRootAsync(options);
+    throw new WebSocketManagerOptionsError(
+      'forRootAsync',
+      options,
+      'an object with useFactory, useClass or useExisting',
+    );
+  }
+
   constructor(
     config: ApplicationConfig,
     adapter: WebSocketManagerAdapter,

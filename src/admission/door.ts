@@ -197,7 +197,8 @@ export class Door implements SocketErrorSink {
   }
 
   private checkContext(value: unknown): CheckedUserContext | Refusal {
-    if (value === null || value === undefined) return { reason: 'unauthenticated' };
+    // `null` is how to say it; `token && { userId }` says '' or undefined, and means the same.
+    if (!value) return { reason: 'unauthenticated' };
     try {
       const context = checkUserContext(value as UserContext);
       const isExpired = context.expiresAt !== undefined && context.expiresAt <= this.clock.wallNow();

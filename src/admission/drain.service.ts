@@ -14,6 +14,9 @@ import { Refusals } from './refusal.js';
 /** Closes come in waves, at least this far apart. */
 const LEAST_WAVE_MS = 20;
 
+/** What `ws` says of a socket that went without a closing handshake. */
+const ABNORMAL_CLOSURE = 1006;
+
 /** Ends every session politely before the process goes: told why, closed with 1012, spread over time. */
 @Injectable()
 export class DrainService {
@@ -66,12 +69,14 @@ export class DrainService {
     for (const manager of this.registry.allManagers) void this.close(manager);
     const left = [...connections].filter((connection) => !connection.closed);
     for (const connection of left) connection.transport.terminate();
+    // `ws` does the same, some seconds after a close that nobody answers.
+    const unanswered = [...connections].filter(({ closed }) => !closed || closed.code === ABNORMAL_CLOSURE);
     await this.ledger.leave();
     this.events.report({
       type: 'draining',
       phase: 'finished',
       connections: connections.size,
-      terminated: left.length,
+      terminated: unanswered.length,
     });
   }
 

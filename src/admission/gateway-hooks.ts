@@ -1,6 +1,6 @@
 import { type ArgumentsHost, Catch, type ExceptionFilter, Injectable, UseFilters } from '@nestjs/common';
 import { DiscoveryService } from '@nestjs/core';
-import { settleWithin } from '../clock/deadline.js';
+import { isThenable, settleWithin } from '../clock/deadline.js';
 import { EventStream } from '../events/event-stream.js';
 import type { Connection } from '../manager/connection.js';
 import { ManagerRegistry } from '../manager/manager-registry.js';
@@ -144,8 +144,9 @@ export class GatewayHooks {
     } catch (error) {
       result = Promise.reject(error);
     }
-    if (!(result instanceof Promise)) return result;
-    const settled = result.then(
+    // Of whatever realm: under Jest, Node's own promises are not of the test's.
+    if (!isThenable(result)) return result;
+    const settled = Promise.resolve(result).then(
       () => true,
       (error: unknown) => {
         this.fail(name, connection, error);

@@ -40,7 +40,7 @@ type Transform = (data: unknown) => Observable<unknown>;
 @Injectable()
 export class WebSocketManagerAdapter implements WebSocketAdapter {
   private inner: WsAdapter | undefined;
-  private hooksAreGuarded = false;
+  private hasServers = false;
   /** Servers of request-scoped gateways: their `handleConnection` is called only after they are made. */
   private readonly connectingLater = new WeakSet<object>();
   private readonly dispatcher: MessageDispatcher;
@@ -78,11 +78,9 @@ export class WebSocketManagerAdapter implements WebSocketAdapter {
   }
 
   create(port: number, options: Record<string, unknown> = {}): unknown {
-    if (!this.hooksAreGuarded) {
-      this.hooksAreGuarded = true;
-      this.hooks.guardAll();
-    }
+    if (!this.hasServers) this.hooks.guardAll();
     const inner = this.innerAdapter();
+    this.hasServers = true;
     const http = port === 0 ? this.httpServer : undefined;
     const before = http?.listeners('upgrade') ?? [];
     const { maxPayloadBytes } = this.options.limits;
@@ -186,6 +184,8 @@ export class WebSocketManagerAdapter implements WebSocketAdapter {
         `WebSocketManagerModule: useWebSocketAdapter: got ${name}; allowed: WsAdapter of @nestjs/platform-ws, or a class that extends it`,
       );
     }
+    // Nest's own way with one that comes this late: what has a server keeps the adapter that made it.
+    if (this.hasServers) return;
     this.inner = adapter;
     if (this.forceCloseConnectionsValue !== undefined)
       adapter.forceCloseConnections = this.forceCloseConnectionsValue;

@@ -9,6 +9,7 @@ import {
   type TeardownLogic,
 } from 'rxjs';
 import { Clock } from '../clock/clock.js';
+import { isThenable } from '../clock/deadline.js';
 import { failureLine, LineLimiter } from './line-limiter.js';
 import type { ReportedEvent, WebSocketManagerEvent } from './websocket-manager-event.js';
 
@@ -114,7 +115,8 @@ class GuardedObservable<T> extends Observable<T> {
   private guard(call: () => unknown): void {
     try {
       const result = call();
-      if (result instanceof Promise) result.catch(this.onFailure);
+      // Of whatever realm: under Jest, Node's own promises are not of the test's.
+      if (isThenable(result)) result.then(undefined, this.onFailure);
     } catch (error) {
       this.onFailure(error);
     }

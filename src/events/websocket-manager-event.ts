@@ -155,7 +155,7 @@ export interface DrainingEvent extends At {
   readonly type: 'draining';
   readonly phase: 'started' | 'finished';
   readonly connections: number;
-  /** Connections that had to be terminated at the end. */
+  /** Connections that did not answer the close: terminated some seconds after it, or at the end. */
   readonly terminated: number;
 }
 

@@ -90,12 +90,7 @@ export function resolveOptions(options: WebSocketManagerOptions): ResolvedOption
     admission: {
       rejectWith: admission.oneOf('rejectWith', 'auto', ['auto', 'http', 'close']),
       queueTimeoutMs: admission.delay('queueTimeoutMs', 0, 0),
-      allowedOrigins: admission.take<AllowedOrigins>(
-        'allowedOrigins',
-        'same-host',
-        isAllowedOrigins,
-        "'same-host', '*', a list of origins (scheme://host[:port]) or RegExps, or a function",
-      ),
+      allowedOrigins: allowedOrigins(admission),
       authenticateTimeoutMs: admission.delay('authenticateTimeoutMs', 5_000, 1),
     },
     canary: { intervalMs: canary.delay('intervalMs', 60_000, 0) },
@@ -108,7 +103,7 @@ export function resolveOptions(options: WebSocketManagerOptions): ResolvedOption
         'store',
         null,
         isStoreOrNothing,
-        'a SlotStore, such as redisStore({ client })',
+        'a SlotStore: an object with attach, reserve, release and leave',
       ) ?? undefined,
     storeTimeoutMs: root.delay('storeTimeoutMs', 100, 1),
     useStockMessageHandling: root.take('useStockMessageHandling', false, isBoolean, 'true or false'),
@@ -116,34 +111,48 @@ export function resolveOptions(options: WebSocketManagerOptions): ResolvedOption
   for (const section of [root, limits, cleanup, session, heartbeat, breaker, admission, canary, drain]) {
     section.refuseUnknownKeys();
   }
-  refuseContradictions(resolved);
+  refuseContradictions(resolved, options);
   return resolved;
 }
 
-function refuseContradictions({ cleanup, drain }: ResolvedOptions): void {
+function refuseContradictions({ cleanup, drain }: ResolvedOptions, given: WebSocketManagerOptions): void {
   const { proactiveThreshold, moderateThreshold, aggressiveThreshold } = cleanup;
   if (moderateThreshold < proactiveThreshold) {
     throw new WebSocketManagerOptionsError(
       'cleanup.moderateThreshold',
       moderateThreshold,
-      `at least cleanup.proactiveThreshold (${proactiveThreshold})`,
+      `at least cleanup.proactiveThreshold (${proactiveThreshold})${orDefault(given.cleanup?.moderateThreshold)}`,
     );
   }
   if (aggressiveThreshold < moderateThreshold) {
     throw new WebSocketManagerOptionsError(
       'cleanup.aggressiveThreshold',
       aggressiveThreshold,
-      `at least cleanup.moderateThreshold (${moderateThreshold})`,
+      `at least cleanup.moderateThreshold (${moderateThreshold})${orDefault(given.cleanup?.aggressiveThreshold)}`,
     );
   }
   if (drain.spreadMs > drain.timeoutMs) {
     throw new WebSocketManagerOptionsError(
       'drain.spreadMs',
       drain.spreadMs,
-      `at most drain.timeoutMs (${drain.timeoutMs})`,
+      `at most drain.timeoutMs (${drain.timeoutMs})${orDefault(given.drain?.spreadMs)}`,
     );
   }
 }
+
+/** For an option that another one contradicts, and that nobody has set. */
+function orDefault(given: number | undefined): string {
+  return given === undefined ? '; that was the default: set both' : '';
+}
+
+/** Where an option stands that is none of these, or how it is written. */
+const ELSEWHERE: Readonly<Record<string, string>> = {
+  health: 'in the call of forRootAsync itself, beside useFactory',
+  metrics: 'in the call of forRootAsync itself, beside useFactory',
+  admin: 'in the call of forRootAsync itself, beside useFactory',
+  isGlobal: 'in the call of forRootAsync itself, beside useFactory',
+  global: 'isGlobal, in the call of forRoot or forRootAsync itself',
+};
 
 /** One object of the options, read key by key; knows which keys were asked for. */
 class Section {
@@ -203,7 +212,8 @@ class Section {
   refuseUnknownKeys(): void {
     for (const key of Object.keys(this.values)) {
       if (this.known.has(key)) continue;
-      const allowed = `no such option; there are ${[...this.known].join(', ')}`;
+      const elsewhere = this.path === '' ? ELSEWHERE[key] : undefined;
+      const allowed = elsewhere ?? `no such option; there are ${[...this.known].join(', ')}`;
       throw new WebSocketManagerOptionsError(this.name(key), this.values[key], allowed);
     }
   }
@@ -224,11 +234,22 @@ const isRatio = (value: unknown) => typeof value === 'number' && value > 0 && va
 
 const ORIGIN = /^[a-z][a-z0-9+.-]*:\/\/[^/?#\s]+$|^null$/i;
 
-function isAllowedOrigins(value: unknown): boolean {
-  if (value === '*' || value === 'same-host' || typeof value === 'function') return true;
-  return (
-    Array.isArray(value) &&
-    value.every((entry) => entry instanceof RegExp || (typeof entry === 'string' && ORIGIN.test(entry)))
+function allowedOrigins(admission: Section): AllowedOrigins {
+  const value = admission.take<AllowedOrigins>(
+    'allowedOrigins',
+    'same-host',
+    (given) => given === '*' || given === 'same-host' || isFunction(given) || Array.isArray(given),
+    "'same-host', '*', a list of origins (scheme://host[:port]) or RegExps, or a function",
+  );
+  if (!Array.isArray(value)) return value;
+  const wrong = value.findIndex(
+    (entry) => !(entry instanceof RegExp || (typeof entry === 'string' && ORIGIN.test(entry))),
+  );
+  if (wrong < 0) return value;
+  throw new WebSocketManagerOptionsError(
+    `admission.allowedOrigins[${wrong}]`,
+    value[wrong],
+    "an origin as browsers send it, scheme://host[:port] with nothing after it, or a RegExp; '*' stands alone, not in a list",
   );
 }
 

@@ -29,6 +29,8 @@ describe('authenticate', () => {
   it.each<[string, Authenticate, number, string]>([
     ['gives null', () => null, 401, 'unauthenticated'],
     ['gives undefined', () => undefined, 401, 'unauthenticated'],
+    ['gives false', () => false as never, 401, 'unauthenticated'],
+    ['gives an empty string', () => '' as never, 401, 'unauthenticated'],
     ['resolves to null', async () => null, 401, 'unauthenticated'],
     ['rejects with UnauthorizedException', rejects(new UnauthorizedException()), 401, 'unauthenticated'],
     ['rejects with ForbiddenException', rejects(new ForbiddenException()), 401, 'unauthenticated'],

@@ -172,6 +172,21 @@ function perClient() {
 }
 
 describe('an adapter of the application', () => {
+  it('that comes when the gateways have their servers leaves them what they have, as on the platform', async () => {
+    const running = await startApp({
+      ...ONE_EACH,
+      configure: async (app) => {
+        await app.init();
+        app.useWebSocketAdapter(new WsAdapter(app));
+      },
+    });
+    const client = await connect(`${running.url}/ws?userId=alice`);
+    expect(await client.echo(1)).toBe(1);
+    expect((await refusal(`${running.url}/ws?userId=alice`)).status).toBe(429);
+    await running.close();
+    expect((await client.closed()).code).toBe(1012);
+  });
+
   it('may be the stock one', async () => {
     const running = await startApp({
       ...ONE_EACH,

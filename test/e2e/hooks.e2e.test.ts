@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { runInNewContext } from 'node:vm';
 import { type ArgumentsHost, Catch, Inject, Injectable, Scope, UseFilters } from '@nestjs/common';
 import { BaseWsExceptionFilter, MessageBody, SubscribeMessage, WebSocketGateway } from '@nestjs/websockets';
 import { throwError } from 'rxjs';
@@ -20,6 +21,7 @@ const FAILURES: [string, () => unknown][] = [
   ['rejects', () => Promise.reject(new Error('rejected'))],
   ['rejects later', () => sleep(30).then(() => Promise.reject(new Error('rejected')))],
   ['rejects with nothing', () => Promise.reject()],
+  ["rejects, with another realm's promise", () => runInNewContext("Promise.reject(new Error('rejected'))")],
 ];
 
 const INTERNAL = { code: 1011, reason: 'internal' };

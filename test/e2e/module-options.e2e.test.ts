@@ -98,6 +98,36 @@ describe('the module', () => {
   });
 });
 
+describe('a call that cannot be used says so', () => {
+  const options = testOptions();
+  const useFactory = () => options;
+  it.each<[string, () => unknown, string]>([
+    ['forRoot', () => WebSocketManagerModule.forRoot(undefined as never), 'undefined'],
+    ['forRoot', () => WebSocketManagerModule.forRoot(null as never), 'null'],
+    ['forRootAsync', () => WebSocketManagerModule.forRootAsync({}), 'an object'],
+    ['forRootAsync', () => WebSocketManagerModule.forRootAsync(undefined as never), 'undefined'],
+    ['health', () => WebSocketManagerModule.forRoot({ ...options, health: 'yes' as never }), '"yes"'],
+    ['isGlobal', () => WebSocketManagerModule.forRootAsync({ useFactory, isGlobal: 1 as never }), '1'],
+    ['metrics', () => WebSocketManagerModule.forRoot({ ...options, metrics: true as never }), 'true'],
+    [
+      'metrics.registry',
+      () => WebSocketManagerModule.forRoot({ ...options, metrics: { registry: {} as never } }),
+      'an object',
+    ],
+  ])('%s: %#', (key, call, got) => {
+    expect(call).toThrow(`WebSocketManagerModule: ${key}: got ${got}; allowed: `);
+  });
+
+  it.each<[string, object]>([
+    ['by itself', { module: WebSocketManagerModule }],
+    ['in a feature module, where it needs no import', { imports: [WebSocketManagerModule] }],
+  ])('the import of the bare class %s', async (_title, setup) => {
+    await expect(startApp(setup)).rejects.toThrow(
+      /imports: got undefined; allowed: WebSocketManagerModule.forRoot\(/,
+    );
+  });
+});
+
 describe('a wrong option stops the boot with one line that says what is wrong', () => {
   it.each<[string, object, string, string]>([
     ['authenticate', { authenticate: undefined }, 'undefined', 'a function'],
@@ -110,7 +140,7 @@ describe('a wrong option stops the boot with one line that says what is wrong', 
     ['heartbeat.intervalMs', { heartbeat: { intervalMs: 2 ** 31 } }, '2147483648', 'to 2147483647'],
     ['session', { session: 'long' }, '"long"', 'an object'],
     ['admission.rejectWith', { admission: { rejectWith: 'tcp' } }, '"tcp"', "'auto', 'http', 'close'"],
-    ['admission.allowedOrigins', { admission: { allowedOrigins: ['a.b'] } }, 'an array of 1', 'scheme://'],
+    ['admission.allowedOrigins[0]', { admission: { allowedOrigins: ['a.b'] } }, '"a.b"', 'scheme://'],
     ['drain.spreadMs', { drain: { spreadMs: 5, timeoutMs: 4 } }, '5', 'drain.timeoutMs (4)'],
     ['store', { store: {} }, 'an object', 'a SlotStore'],
     ['limits.managerPerUser', { limits: { managerPerUser: 5 } }, '5', 'there are managersPerUser'],

@@ -118,6 +118,18 @@ describe('a drain', () => {
     });
   });
 
+  it('counts who was cut off before its end for want of an answer', async () => {
+    const { core, clock, start, drainedAt } = await setup({ spreadMs: 100, timeoutMs: 2_000 });
+    const sockets = placeMany(core, 3);
+    sockets[1]?.become('silent');
+    await start();
+    await clock.advance(500);
+    sockets[1]?.terminate();
+    await clock.advance(10);
+    expect(drainedAt()).toBeLessThan(600);
+    expect(core.reportedOf('draining')[1]).toMatchObject({ connections: 3, terminated: 1 });
+  });
+
   it.each([
     ['disconnect hooks of the application', 'hooksDone'],
     ['refused clients that are held', 'refusedGone'],

@@ -94,8 +94,10 @@ const WRONG: [key: string, value: unknown, shown: string, allowed: string][] = [
   ['authenticate', 'me', '"me"', 'a function'],
   ['admission.rejectWith', 'tcp', '"tcp"', "'auto', 'http', 'close'"],
   ['admission.allowedOrigins', 'example.org', '"example.org"', "'same-host', '*', a list of origins"],
-  ['admission.allowedOrigins', ['https://a.example/path'], 'an array of 1', 'scheme://host'],
-  ['store', {}, 'an object', 'a SlotStore'],
+  ['health', true, 'true', 'in the call of forRootAsync itself'],
+  ['global', false, 'false', 'isGlobal, in the call of forRoot'],
+  ['limits.health', true, 'true', 'no such option'],
+  ['store', {}, 'an object', 'attach, reserve, release and leave'],
   ['store', 'redis', '"redis"', 'a SlotStore'],
   ['storeTimeoutMs', 0, '0', 'milliseconds from 1'],
   ['useStockMessageHandling', 'yes', '"yes"', 'true or false'],
@@ -105,6 +107,34 @@ const WRONG: [key: string, value: unknown, shown: string, allowed: string][] = [
 ];
 
 describe('resolveOptions', () => {
+  it.each(['https://a.example/path', 'https://a.example/', 'a.example', '*', 7])(
+    'names the entry of a list of origins that is none: %s',
+    (origin) => {
+      const allowedOrigins = ['https://a.example', /b/, origin as string];
+      expect(() => resolveOptions({ authenticate, admission: { allowedOrigins } })).toThrow(
+        `admission.allowedOrigins[2]: got ${JSON.stringify(origin)}; allowed: an origin`,
+      );
+    },
+  );
+
+  it.each<[Partial<WebSocketManagerOptions>, RegExp]>([
+    [
+      { drain: { timeoutMs: 1_000 } },
+      /drain\.spreadMs: got 3000; .* \(1000\); that was the default: set both$/,
+    ],
+    [
+      { cleanup: { proactiveThreshold: 0.9 } },
+      /moderateThreshold: got 0.65; .* \(0.9\); that was the default/,
+    ],
+    [
+      { cleanup: { moderateThreshold: 0.8 } },
+      /aggressiveThreshold: got 0.7; .* \(0.8\); that was the default/,
+    ],
+    [{ drain: { timeoutMs: 1_000, spreadMs: 1_001 } }, /drain.timeoutMs \(1000\)$/],
+  ])('says of a contradiction whether the default is a part of it: %o', (given, message) => {
+    expect(() => resolveOptions({ authenticate, ...given })).toThrow(message);
+  });
+
   it.each(WRONG)('refuses %s: %s', (key, value, shown, allowed) => {
     let error: unknown;
     try {
