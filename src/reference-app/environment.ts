@@ -107,9 +107,12 @@ function optionsFrom(read: (name: string) => string | undefined): Environment['o
     resolveOptions({ ...options, authenticate: () => null });
   } catch (error) {
     if (!(error instanceof WebSocketManagerOptionsError)) throw error;
-    const variable = Object.keys(OPTION_OF).find((name) => OPTION_OF[name] === error.key);
+    // An entry of a list is named with its place in it.
+    const [key, place] = error.key.split('[');
+    const variable = Object.keys(OPTION_OF).find((name) => OPTION_OF[name] === key);
     if (variable === undefined) throw error;
-    throw new EnvironmentError(variable, read(variable) ?? `${String(error.got)} (default)`, error.allowed);
+    const got = place ? String(error.got) : (read(variable) ?? `${String(error.got)} (default)`);
+    throw new EnvironmentError(variable, got, error.allowed);
   }
   return options;
 }
