@@ -249,7 +249,7 @@ function allowedOrigins(admission: Section): AllowedOrigins {
   throw new WebSocketManagerOptionsError(
     `admission.allowedOrigins[${wrong}]`,
     value[wrong],
-    "an origin as browsers send it, scheme://host[:port] with nothing after it, or a RegExp; '*' stands alone, not in a list",
+    "an origin as browsers send it, scheme://host[:port] with nothing after it, or a RegExp; '*' and 'same-host' stand alone, not in a list",
   );
 }
 

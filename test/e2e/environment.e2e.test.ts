@@ -33,7 +33,7 @@ const WRONG: [variable: string, value: string, allowed: string][] = [
   ['WSM_BREAKER_RESET_TIMEOUT_MS', '0', 'milliseconds from 1'],
   ['WSM_REJECT_WITH', 'tears', 'http'],
   ['WSM_QUEUE_TIMEOUT_MS', 'Infinity', 'milliseconds from'],
-  ['WSM_ALLOWED_ORIGINS', 'example.com', 'origins'],
+  ['WSM_ALLOWED_ORIGINS', 'example.com', 'an origin as browsers send it'],
   ['WSM_MAX_PAYLOAD_BYTES', '0', 'a whole number from 1'],
   ['WSM_MAX_BUFFERED_BYTES', '0', 'a whole number from 1'],
   ['WSM_DRAIN_TIMEOUT_MS', '-1', 'milliseconds from 0'],
