@@ -201,8 +201,12 @@ export class Door implements SocketErrorSink {
     if (!value) return { reason: 'unauthenticated' };
     try {
       const context = checkUserContext(value as UserContext);
-      const isExpired = context.expiresAt !== undefined && context.expiresAt <= this.clock.wallNow();
-      return isExpired ? { reason: 'unauthenticated', detail: 'credentials expired' } : context;
+      const { expiresAt } = context;
+      const now = this.clock.wallNow();
+      if (expiresAt === undefined || expiresAt > now) return context;
+      // A JWT's `exp` as it is: seconds, a thousandth of what is meant.
+      const hint = expiresAt < now / 100 ? ' in 1970: expiresAt is in milliseconds' : '';
+      return { reason: 'unauthenticated', detail: `credentials expired${hint}` };
     } catch (error) {
       if (!(error instanceof InvalidUserContextError) || !error.isClientsFault)
         return this.hookFailure(error);

@@ -193,6 +193,14 @@ describe('who is not let in', () => {
     expect(door.core.reportedOf('rejected')).toMatchObject([{ durationMs: 700, lockout: false }]);
   });
 
+  it('because of a time in seconds, and the log says so', async () => {
+    const inAnHour = Date.UTC(2024, 0, 1, 1) / 1_000;
+    const door = await withDoor({ authenticate: () => ({ userId: 'alice', expiresAt: inAnHour }) });
+    expect((await door.knock()).answer).toMatchObject({ status: 401, reason: 'unauthenticated' });
+    const detail = 'credentials expired in 1970: expiresAt is in milliseconds';
+    expect(rejections(door.core)).toEqual([['unauthenticated', undefined, detail]]);
+  });
+
   it.each([
     [0, false],
     [1, true],
