@@ -218,6 +218,22 @@ describe('hooks of the connection', () => {
     await vi.waitFor(() => expect(told.slice(2)).toEqual([[4520, 'terminated_by_admin']]));
   });
 
+  it('are still the methods that they were: named, and free to be spied on', async () => {
+    @WebSocketGateway({ path: '/ws' })
+    class Gateway {
+      handleConnection(): void {}
+      handleDisconnect(): void {}
+    }
+    await startApp({ gateways: [Gateway] });
+    const guarded = Gateway.prototype.handleConnection;
+    // A second application of the process finds the same prototype, and what is guarded already stays so.
+    await startApp({ gateways: [Gateway] });
+    expect(Gateway.prototype.handleConnection).toBe(guarded);
+    expect(guarded.name).toBe('handleConnection');
+    const hook = Object.getOwnPropertyDescriptor(Gateway.prototype, 'handleDisconnect');
+    expect(hook).toMatchObject({ writable: true, configurable: true });
+  });
+
   it('keep the filters that decorators put on them', async () => {
     const caught: unknown[] = [];
     @Injectable({ scope: Scope.REQUEST })

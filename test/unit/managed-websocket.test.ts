@@ -2,8 +2,10 @@ import { once } from 'node:events';
 import type { AddressInfo, Socket } from 'node:net';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { WebSocket, WebSocketServer } from 'ws';
+import { managerOf } from '../../src/admission/current-manager.decorator.js';
 import {
   CONNECTION,
+  connectionOf,
   type ManagedWebSocket,
   managedWebSocketClass,
   WebSocketTransport,
@@ -333,6 +335,66 @@ describe('listeners of the application', () => {
     await heard.closed;
     expect(errors).toHaveLength(1);
     expect(listenerFailures).toEqual([]);
+  });
+});
+
+describe('what an application emits itself', () => {
+  it('is answered as an emitter does: whether anybody heard', async () => {
+    const { server } = await connect();
+    expect(server.emit('message', Buffer.from('{}'), false)).toBe(false);
+    server.on('message', () => {});
+    expect(server.emit('message', Buffer.from('{}'), false)).toBe(true);
+    server.holdMessages();
+    expect(server.emit('message', Buffer.from('{}'), false)).toBe(true);
+    server.on('news', () => {
+      throw new Error('a listener failed');
+    });
+    expect(server.emit('news')).toBe(true);
+    expect(listenerFailures).toHaveLength(1);
+  });
+
+  it("is sent to the client, if it is an 'exception' that nobody listens to", async () => {
+    const pair = await connect();
+    expect(pair.server.emit('exception', { status: 'error' })).toBe(true);
+    expect(await heardBy(pair)).toEqual(['{"event":"exception","data":{"status":"error"}}']);
+    const heard: unknown[] = [];
+    pair.server.on('exception', (data) => heard.push(data));
+    expect(pair.server.emit('exception', { status: 'mine' })).toBe(true);
+    expect(heard).toEqual([{ status: 'mine' }]);
+    expect(await heardBy(pair)).toHaveLength(1);
+  });
+
+  it('ends nothing where no connection is there', async () => {
+    const { server } = await connect({ isManaged: false });
+    const failure = new Error('a listener failed');
+    server.on('news', () => {
+      throw failure;
+    });
+    server.on('later', () => Promise.reject(failure));
+    expect(server.emit('news')).toBe(true);
+    server.emit('later');
+    await expect
+      .poll(() => listenerFailures)
+      .toEqual([
+        ['news', failure],
+        ['later', failure],
+      ]);
+    expect(server.readyState).toBe(WebSocket.OPEN);
+  });
+});
+
+describe('the connection of a client', () => {
+  it.each([undefined, null, 7, 'alice', {}])('%s is none', (client) => {
+    expect(connectionOf(client)).toBeUndefined();
+    expect(managerOf(client)).toBeUndefined();
+  });
+
+  it('is found by whoever asks, in another copy of this package too', async () => {
+    const { server, connection } = await connect();
+    expect(connectionOf(server)).toBe(connection);
+    expect(managerOf(server)).toBe(connection.manager);
+    const ofAnotherCopy = Symbol.for('nestjs-websocket-manager:connection');
+    expect(Reflect.get(server, ofAnotherCopy)).toBe(connection);
   });
 });
 
