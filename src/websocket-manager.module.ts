@@ -123,7 +123,7 @@ function resolveGivenOptions(options: WebSocketManagerOptions | undefined): Reso
   throw new WebSocketManagerOptionsError(
     'imports',
     undefined,
-    'WebSocketManagerModule.forRoot({ authenticate }) or forRootAsync, once in the application, and in no feature module: it is global',
+    'WebSocketManagerModule.forRoot({ authenticate }), or forRootAsync whose factory returns options; once in the application, and in no feature module: it is global',
   );
 }
 
