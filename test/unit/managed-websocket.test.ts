@@ -1,5 +1,6 @@
 import { once } from 'node:events';
-import type { AddressInfo, Socket } from 'node:net';
+import { type AddressInfo, Socket } from 'node:net';
+import type { Writable } from 'node:stream';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { WebSocket, WebSocketServer } from 'ws';
 import { managerOf } from '../../src/admission/current-manager.decorator.js';
@@ -407,6 +408,53 @@ describe('a close', () => {
     server.close(4000, 'enough');
     expect(await closed).toEqual([4000, 'enough']);
     await expect.poll(() => server.readyState).toBe(WebSocket.CLOSED);
+  });
+
+  it('ends no stream that has ended, for which Node would make an error that nobody gets', async () => {
+    for (const begin of [
+      ({ client }: Pair) => client.close(4000),
+      ({ server }: Pair) => server.close(4000),
+      ({ client }: Pair) => client.close(),
+    ]) {
+      const pair = await connect();
+      const vain: string[] = [];
+      const { _receiver: receiver } = pair.server as unknown as { _receiver: Writable };
+      for (const [name, stream] of [['socket', pair.stream] as const, ['receiver', receiver] as const]) {
+        const prototype = Object.create(Object.getPrototypeOf(stream) as object) as Writable;
+        prototype.end = function (this: Writable, ...args: unknown[]) {
+          if (this.writableFinished) vain.push(name);
+          return (Object.getPrototypeOf(prototype) as Writable).end.apply(this, args as never);
+        };
+        Object.setPrototypeOf(stream, prototype);
+      }
+      const gone = once(pair.stream, 'close');
+      begin(pair);
+      await Promise.all([gone, pair.closed]);
+      expect(vain).toEqual([]);
+    }
+  });
+
+  it('ends a stream in the way that the application has given it', async () => {
+    const pair = await connect();
+    let ended = 0;
+    pair.stream.end = function (this: Socket, ...args: unknown[]) {
+      ended++;
+      return Socket.prototype.end.apply(this, args as never);
+    } as Socket['end'];
+    pair.client.close();
+    await pair.closed;
+    expect(ended).toBeGreaterThan(0);
+  });
+
+  it('leaves a stream that still has something to say its end', async () => {
+    const pair = await connect();
+    pair.server.close(4000);
+    pair.stream.end('last words');
+    expect(await pair.closed).toEqual([4000, '']);
+    expect(pair.stream.writableFinished).toBe(true);
+    // As Node has it: what comes after the end is an error of whoever says it.
+    const [error] = await new Promise<[Error]>((resolve) => pair.stream.end((e: Error) => resolve([e])));
+    expect(error).toMatchObject({ code: 'ERR_STREAM_ALREADY_FINISHED' });
   });
 });
 
