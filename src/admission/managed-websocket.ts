@@ -178,6 +178,7 @@ export function managedWebSocketClass(base: WebSocketClass, sink: SocketErrorSin
           break;
         case 'pong':
           connection?.notePong();
+          if (this.listenerCount('pong') === 0) return false;
           break;
         case 'ping':
           connection?.heard();

@@ -144,19 +144,28 @@ export class Heartbeat {
     if (transport.paused) return;
     if (!connection.lookForBytes()) this.countSilence(connection);
     if (connection.detached) return;
-    this.registry.noteBuffered(connection, transport.bufferedAmount);
-    connection.checkBacklog();
+    const { bufferedAmount } = transport;
+    if (bufferedAmount !== liveness.bufferedSeen) this.registry.noteBuffered(connection, bufferedAmount);
+    if (bufferedAmount > 0) connection.checkBacklog();
     if ((this.wheel.turn + liveness.slot) % LOOKS_PER_INTERVAL === 0) this.visitor?.noteBeat(connection, now);
   }
 
   private countSilence(connection: Connection): void {
     const { liveness, transport } = connection;
-    const drained = transport.bytesWritten - transport.bytesQueued;
-    if (transport.bytesQueued > 0 && drained === liveness.drainedSeen) liveness.stalledLooks++;
-    else liveness.stalledLooks = 0;
-    liveness.drainedSeen = drained;
-    // A ping that still waits in our own queue has asked nobody anything.
-    if (drained >= liveness.pingMark) this.countUnanswered(connection);
+    const { bytesQueued } = transport;
+    if (bytesQueued === 0) {
+      liveness.stalledLooks = 0;
+      liveness.drainedSeen = undefined;
+      this.countUnanswered(connection);
+    } else {
+      const drained = transport.bytesWritten - bytesQueued;
+      liveness.drainedSeen ??= drained;
+      if (drained === liveness.drainedSeen) liveness.stalledLooks++;
+      else liveness.stalledLooks = 0;
+      liveness.drainedSeen = drained;
+      // A ping that still waits in our own queue has asked nobody anything.
+      if (drained >= liveness.pingMark) this.countUnanswered(connection);
+    }
     if (liveness.missedPongs > 0 || liveness.stalledLooks > 0) this.visitor?.noteProof(connection);
   }
 

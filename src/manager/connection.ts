@@ -24,8 +24,9 @@ export class Liveness {
   pingedAt: number | undefined = undefined;
   /** `bytesWritten` when the ping was sent: before the socket has taken that much, nothing was asked. */
   pingMark = 0;
-  /** Bytes the kernel had taken when last looked at, and for how many looks in a row it took no more. */
-  drainedSeen = 0;
+  /** Bytes the kernel had taken when last looked at; undefined: all there were. */
+  drainedSeen: number | undefined = undefined;
+  /** For how many looks in a row it took no more of what there is. */
   stalledLooks = 0;
   /** It was closing when last looked at. */
   closingSeen = false;
@@ -178,26 +179,31 @@ export class Connection implements Due {
 
   /** The answer to a ping of ours, or an unsolicited pong. */
   notePong(): void {
-    const { liveness, manager } = this;
+    const { liveness } = this;
+    const { clock, counters } = this.manager.registry;
+    const now = clock.now();
     if (liveness.pingedAt !== undefined) {
-      manager.registry.counters.onPong?.(manager.registry.clock.now() - liveness.pingedAt);
+      counters.onPong?.(now - liveness.pingedAt);
       liveness.pingedAt = undefined;
     }
-    this.heard();
+    this.heard(now);
   }
 
   ping(): void {
-    this.liveness.pingedAt = this.manager.registry.clock.now();
-    this.transport.ping();
-    this.liveness.pingMark = this.transport.bytesWritten;
+    const { liveness, transport } = this;
+    liveness.pingedAt = this.manager.registry.clock.now();
+    transport.ping();
+    // As a rule the kernel has it already.
+    liveness.pingMark = transport.bytesQueued === 0 ? 0 : transport.bytesWritten;
   }
 
   /** A look at the byte counter: whether anything has come in since the last one. Half a frame is life too. */
   lookForBytes(): boolean {
-    const { liveness, transport } = this;
-    if (transport.bytesRead === liveness.bytesSeen) return false;
+    const { liveness } = this;
+    const { bytesRead } = this.transport;
+    if (bytesRead === liveness.bytesSeen) return false;
     if (!liveness.heardSinceLook) this.heard();
-    liveness.bytesSeen = transport.bytesRead;
+    liveness.bytesSeen = bytesRead;
     liveness.heardSinceLook = false;
     liveness.quietLooks = 0;
     liveness.stalledLooks = 0;
