@@ -145,7 +145,7 @@ export class Heartbeat {
     if (!connection.lookForBytes()) this.countSilence(connection);
     if (connection.detached) return;
     const { bufferedAmount } = transport;
-    if (bufferedAmount !== liveness.bufferedSeen) this.registry.noteBuffered(connection, bufferedAmount);
+    this.registry.noteBuffered(connection, bufferedAmount);
     if (bufferedAmount > 0) connection.checkBacklog();
     if ((this.wheel.turn + liveness.slot) % LOOKS_PER_INTERVAL === 0) this.visitor?.noteBeat(connection, now);
   }
