@@ -3,7 +3,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { cpus, release, totalmem } from 'node:os';
 import { pinning, SERVERS } from './processes.mjs';
-import { ratio, summary } from './turns.mjs';
+import { MANY, ratio, summary } from './turns.mjs';
 
 /** As Nest's adapter finds it: its copy of ws may be one of its own. */
 const requireAsNest = createRequire(import.meta.resolve('@nestjs/platform-ws'));
@@ -59,7 +59,8 @@ export function tablesOf(measure, values, settings) {
 }
 
 function tableOf(metric, { title, unit, aims = {}, isCheck }, values, servers, rounds) {
-  const header = ['', unit || 'number', 'least - most', 'ours beside it', 'least - most', 'aim'];
+  const spread = rounds < MANY ? 'least - most' : 'middle half';
+  const header = ['', unit || 'number', spread, 'ours beside it', spread, 'aim'];
   const lines = servers.flatMap((name) => {
     const own = values[name]?.[metric];
     if (!own) return [];

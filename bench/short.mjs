@@ -7,6 +7,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { door } from './measures/door.mjs';
 import { echo } from './measures/echo.mjs';
 import { emergency } from './measures/emergency.mjs';
+import { held } from './measures/idle.mjs';
 import { inTurns, ratio } from './turns.mjs';
 
 const LIMITS = new URL('limits.json', import.meta.url);
@@ -16,7 +17,7 @@ const ROUNDS = 3;
  * What the kernel and the heap account for; less is better. No rate: that hangs on whoever else is on the machine, and of a
  * server that has all it can do the CPU of a message says the same.
  */
-const JUDGED = { door: ['connectUs', 'cycleUs', 'heapBytes'], echo: ['echoUs'] };
+const JUDGED = { door: ['connectUs', 'cycleUs'], held: ['heapBytes'], echo: ['echoUs'] };
 /**
  * What a ratio shifts from one machine to another, beyond the spread of a run: ours saves system calls, and a system call's
  * share of a message is the machine's. Two machines of two cores have been seen 16% apart in CPU (echo beside bare ws);
@@ -28,7 +29,7 @@ const isKeeping = process.argv.includes('--keep');
 const say = (line) => console.error(line);
 
 const ratios = {};
-for (const measure of [door, echo]) {
+for (const measure of [door, held, echo]) {
   const servers = [...PEERS, 'ours'];
   const values = await inTurns(measure, { rounds: ROUNDS, servers, settings: measure.settings.short, say });
   for (const metric of JUDGED[measure.id]) {

@@ -1,11 +1,11 @@
-import { setTimeout as sleep } from 'node:timers/promises';
-import { SERVERS, withServer } from '../processes.mjs';
+import { withServer } from '../processes.mjs';
 
-/** What a connection costs to open, to open and close, and to have. */
+/** What a connection costs to open, and to open and close. */
 export const door = {
   id: 'door',
-  title: 'Connecting, and being connected',
+  title: 'Connecting',
   servers: ['bare-ws', 'ws-heartbeat', 'nest-ws', 'nest-ws-by-hand', 'nest-socket-io', 'ours', 'ours-async'],
+  turnsARound: 10,
   metrics: {
     connectUs: {
       title: 'server CPU of a connect',
@@ -17,33 +17,27 @@ export const door = {
       unit: 'us',
       aims: { 'bare-ws': 1.25, 'nest-ws': 0.85 },
     },
-    heapBytes: { title: 'heap of an idle connection', unit: 'bytes', aims: { 'nest-ws': 0.35 } },
   },
   settings: {
-    full: { warmUp: 12_000, count: 8_000, idle: 2_000 },
-    short: { warmUp: 1_500, count: 1_500, idle: 1_000 },
+    full: { warmUp: 15_000, count: 1_000 },
+    short: { warmUp: 6_000, count: 500 },
   },
 
-  run: (name, { warmUp, count, idle }) =>
+  open: (name, { warmUp, count }, use) =>
     withServer(name, {}, async (server, load) => {
+      const costOf = async (command) => {
+        const before = server.cpuUs();
+        await load.ask(command, { count });
+        return (server.cpuUs() - before) / count;
+      };
       await load.ask('cycle', { count: warmUp });
-      await load.ask('open', { count: warmUp });
+      await load.ask('open', { count: warmUp / 3 });
       await load.ask('closeAll');
-
-      const beforeOpen = server.cpuUs();
-      const { opened } = await load.ask('open', { count });
-      const connectUs = (server.cpuUs() - beforeOpen) / opened;
-      await load.ask('closeAll');
-
-      const beforeCycles = server.cpuUs();
-      const { done } = await load.ask('cycle', { count });
-      const cycleUs = (server.cpuUs() - beforeCycles) / done;
-
-      // Last, since collections age the code that they find unused.
-      await sleep(SERVERS[name].forgetsWithinMs ?? 0);
-      const empty = await server.ask('heap');
-      await load.ask('open', { count: idle });
-      const full = await server.ask('heap');
-      return { connectUs, cycleUs, heapBytes: (full.heapUsed - empty.heapUsed) / idle };
+      return use(async () => {
+        const cycleUs = await costOf('cycle');
+        const connectUs = await costOf('open');
+        await load.ask('closeAll');
+        return { connectUs, cycleUs };
+      });
     }),
 };

@@ -3,8 +3,20 @@ import { echo } from './echo.mjs';
 import { emergency, frozen } from './emergency.mjs';
 import { handshake } from './handshake.mjs';
 import { beside, heartbeat, talkers } from './heartbeat.mjs';
-import { idle } from './idle.mjs';
+import { held, idle } from './idle.mjs';
 import { toUser } from './to-user.mjs';
 
 /** In the order in which they are run and told of. */
-export const MEASURES = [door, idle, echo, handshake, heartbeat, beside, talkers, frozen, emergency, toUser];
+export const MEASURES = [
+  door,
+  held,
+  idle,
+  echo,
+  handshake,
+  heartbeat,
+  beside,
+  talkers,
+  frozen,
+  emergency,
+  toUser,
+];
