@@ -145,7 +145,7 @@ export function managedWebSocketClass(base: WebSocketClass, sink: SocketErrorSin
     override close(code?: number, reason?: string): void {
       super.close(code, reason);
       endOnce(this.stream);
-      endOnce((this as { _receiver?: Writable })._receiver);
+      endOnce((this as WithReceiver)._receiver);
       // The peer's answer has to be read, however many messages wait before it.
       if (this.isPaused) this.resume();
     }
@@ -178,6 +178,7 @@ export function managedWebSocketClass(base: WebSocketClass, sink: SocketErrorSin
           break;
         case 'pong':
           connection?.notePong();
+          forgetFrame(this as WithReceiver);
           if (this.listenerCount('pong') === 0) return false;
           break;
         case 'ping':
@@ -199,8 +200,20 @@ export function managedWebSocketClass(base: WebSocketClass, sink: SocketErrorSin
           return true;
       }
       const wasHeard = this.tell(event, args);
-      if (event === 'close') connection?.noteTold();
+      if (event === 'close') {
+        this.tellGateways(args);
+        connection?.noteTold();
+      }
       return wasHeard;
+    }
+
+    /** Not a listener: it would be a second one on every socket, and the list of two that it takes. */
+    private tellGateways(args: unknown[]): void {
+      try {
+        this.gateway?.socketClosed(this, ...args);
+      } catch (error) {
+        sink.listenerFailed('close', error);
+      }
     }
 
     /** Calls the application's listeners; what they throw ends their connection, and nothing else. */
@@ -216,6 +229,22 @@ export function managedWebSocketClass(base: WebSocketClass, sink: SocketErrorSin
   };
 }
 
+/** What `ws` reads frames with. Private to it: where it is called otherwise, what we spare is not spared. */
+interface WithReceiver {
+  readonly _receiver?: Writable & { _buffers?: readonly unknown[] | { length: 0 }; _mask?: unknown };
+}
+
+/**
+ * After a frame, `ws` keeps its mask (until 8.22), which keeps what came with it, and room for seventeen pieces of the
+ * next: 320 bytes of a connection that says nothing but its pongs. Neither is of use between two frames.
+ */
+function forgetFrame({ _receiver: receiver }: WithReceiver): void {
+  if (!receiver || !Array.isArray(receiver._buffers) || receiver._buffers.length > 0) return;
+  // Nothing is lost by it: it is empty.
+  receiver._buffers.length = 0;
+  receiver._mask = undefined;
+}
+
 /** FIN and the opcode; no mask, no payload. https://www.rfc-editor.org/rfc/rfc6455#section-5.5.2 */
 const EMPTY_PING = Buffer.from([0x89, 0]);
 
@@ -229,8 +258,7 @@ function uncork(stream: Duplex): void {
 
 /**
  * To be sure, `ws` ends the streams of a socket again as it closes. Node makes an error of that, with its stack, for
- * nobody to get: a tenth of what a connection costs in its life. The receiver is private to `ws`; without it, it only
- * costs more.
+ * nobody to get: a tenth of what a connection costs in its life.
  */
 function endOnce(stream: Writable | undefined): void {
   // Whoever has put one there has a reason for it.

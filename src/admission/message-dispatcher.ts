@@ -10,11 +10,22 @@ export interface GatewayRoutes {
 }
 
 /** What one gateway is to one socket. A socket of several gateways on a path has a chain of them. */
-export interface GatewayBinding {
-  readonly routes: GatewayRoutes;
-  readonly callbacks: readonly MessageCallback[];
-  onDisconnect: ((...args: unknown[]) => void) | undefined;
-  next: GatewayBinding | undefined;
+export class GatewayBinding {
+  onDisconnect: ((...args: unknown[]) => void) | undefined = undefined;
+  next: GatewayBinding | undefined = undefined;
+
+  constructor(
+    readonly routes: GatewayRoutes,
+    readonly callbacks: readonly MessageCallback[],
+  ) {}
+
+  /** The socket has closed. Called for the first of its gateways, which tells the others. */
+  socketClosed({ streams }: ManagedWebSocket, ...told: unknown[]): void {
+    for (const stream of streams ?? []) stream.unsubscribe();
+    for (let binding: GatewayBinding | undefined = this; binding; binding = binding.next) {
+      binding.onDisconnect?.(...told);
+    }
+  }
 }
 
 /** Answers that are still being sent. */
@@ -48,7 +59,7 @@ export class MessageDispatcher {
   bind(socket: ManagedWebSocket, routes: GatewayRoutes, handlers: readonly MessageMappingProperties[]): void {
     routes.indexOf ??= new Map(handlers.map(({ message }, index) => [message, index]));
     const callbacks = handlers.map(({ callback }) => callback);
-    const binding: GatewayBinding = { routes, callbacks, onDisconnect: undefined, next: undefined };
+    const binding = new GatewayBinding(routes, callbacks);
     const last = lastOf(socket.gateway);
     if (last) {
       last.next = binding;
@@ -56,7 +67,6 @@ export class MessageDispatcher {
     }
     socket.gateway = binding;
     socket.on('message', this.onMessage);
-    socket.on('close', onClose);
   }
 
   private dispatch(socket: ManagedWebSocket, data: unknown): void {
@@ -134,11 +144,6 @@ export function onDisconnect(socket: ManagedWebSocket, callback: (...args: unkno
   if (!binding || binding.onDisconnect) return false;
   binding.onDisconnect = callback;
   return true;
-}
-
-function onClose(this: ManagedWebSocket, code: number, reason: Buffer): void {
-  for (const stream of this.streams ?? []) stream.unsubscribe();
-  for (let binding = this.gateway; binding; binding = binding.next) binding.onDisconnect?.(code, reason);
 }
 
 function lastOf(binding: GatewayBinding | undefined): GatewayBinding | undefined {

@@ -291,7 +291,66 @@ describe('what the client sends', () => {
     await once(server, kind);
     expect(connection.lastHeardAt).toBe(core.clock.now());
   });
+
+  it('is whole, wherever the network cuts it and whatever pong comes within', async () => {
+    const { server, client } = await connect();
+    const bytes = Buffer.concat([
+      frame(0x8a),
+      frame(0x81, 'one'),
+      frame(0x8a, 'still here'),
+      frame(0x01, 'two, in '),
+      frame(0x8a),
+      frame(0x80, 'parts'),
+      frame(0x8a),
+    ]);
+    const { _socket: stream } = client as unknown as { _socket: Socket };
+    const heard: string[] = [];
+    let pongs = 0;
+    server.on('message', (data) => heard.push(String(data)));
+    server.on('pong', () => pongs++);
+    for (let cut = 1; cut <= bytes.length; cut++) {
+      heard.length = pongs = 0;
+      const before = transportOf(server).bytesRead;
+      stream.write(bytes.subarray(0, cut));
+      // Only then is it two reads.
+      await expect.poll(() => transportOf(server).bytesRead, { interval: 1 }).toBe(before + cut);
+      stream.write(bytes.subarray(cut));
+      await expect.poll(() => pongs, { interval: 1 }).toBe(4);
+      expect(heard).toEqual(['one', 'two, in parts']);
+    }
+  });
+
+  it('leaves nothing in memory when it was a pong', async () => {
+    const { server, client } = await connect();
+    // Private to ws: when this fails with a newer one, see whether there is still something to spare.
+    const { _receiver: receiver } = server as unknown as {
+      _receiver: { _buffers: unknown[]; _mask: unknown };
+    };
+    const lengths: unknown[] = [];
+    receiver._buffers = new Proxy([] as unknown[], {
+      set: (target, key, value) => {
+        if (key === 'length') lengths.push(value);
+        return Reflect.set(target, key, value);
+      },
+    });
+    client.pong();
+    await once(server, 'pong');
+    expect(receiver._mask).toBeUndefined();
+    // Pushed, shifted, and the room for more given back.
+    expect(lengths).toEqual([1, 0, 0]);
+  });
 });
+
+/** A masked frame, as a client sends it. */
+function frame(first: number, text = ''): Buffer {
+  const mask = [0x13, 0x57, 0x9b, 0xdf];
+  const payload = Buffer.from(text).map((byte, i) => byte ^ (mask[i % 4] as number));
+  return Buffer.from([first, 0x80 | payload.length, ...mask, ...payload]);
+}
+
+function transportOf(server: WebSocket): Socket {
+  return (server as unknown as { _socket: Socket })._socket;
+}
 
 describe('listeners of the application', () => {
   const FAILURE = new Error('a listener failed');
@@ -319,6 +378,27 @@ describe('listeners of the application', () => {
     client.close(4001, 'bye');
     await expect.poll(() => order).toEqual([[4001, 'bye', { code: 4001, reason: 'bye' }], 'gone']);
     expect(core.reported.at(-1)).toMatchObject({ type: 'detached', reason: 'left', code: 4001 });
+  });
+
+  it('keep no gateway from hearing of the close', async () => {
+    const { server, client, connection } = await connect();
+    const heard: unknown[] = [];
+    server.gateway = {
+      socketClosed: (_socket: unknown, ...told: unknown[]) => {
+        heard.push(told.map(String));
+        throw FAILURE;
+      },
+    } as never;
+    server.on('close', () => {
+      throw FAILURE;
+    });
+    client.close(4001, 'bye');
+    await connection.whenGone();
+    expect(heard).toEqual([['4001', 'bye']]);
+    expect(listenerFailures).toEqual([
+      ['close', FAILURE],
+      ['close', FAILURE],
+    ]);
   });
 
   it('hear of an error of the peer if they want to, and the process does not end if they do not', async () => {

@@ -178,7 +178,7 @@ describe('a manager', () => {
     await settled();
     answers.next(1);
     expect([client.sent, manager?.isBusy]).toEqual([[1], true]);
-    client.emit('close', 1001, Buffer.from(''));
+    socket.gateway?.socketClosed(socket, 1001, Buffer.from(''));
     expect([answers.observed, manager?.isBusy, socket.streams?.size]).toEqual([false, false, 0]);
   });
 
@@ -217,18 +217,18 @@ describe('gateways that share a path', () => {
     client.tell('ask', { n: 1 });
     await settled();
     expect(client.sent).toEqual([2, 2]);
-    expect([client.listenerCount('message'), client.listenerCount('close')]).toEqual([1, 1]);
+    expect([client.listenerCount('message'), client.listenerCount('close')]).toEqual([1, 0]);
   });
 
   it('each hear of the close, once', async () => {
     const { dispatcher, connect } = await setup();
-    const { client, socket } = connect({ ask: () => 1 });
+    const { socket } = connect({ ask: () => 1 });
     const heard: unknown[] = [];
     expect(onDisconnect(socket, (...args) => heard.push(['first', ...args]))).toBe(true);
     expect(onDisconnect(socket, () => heard.push('again'))).toBe(false);
     dispatcher.bind(socket, {}, mapped({ ask: () => 2 }));
     expect(onDisconnect(socket, (...args) => heard.push(['second', ...args]))).toBe(true);
-    client.emit('close', 1000, 'bye');
+    socket.gateway?.socketClosed(socket, 1000, 'bye');
     expect(heard).toEqual([
       ['first', 1000, 'bye'],
       ['second', 1000, 'bye'],
