@@ -107,14 +107,13 @@ export class Door implements SocketErrorSink {
     // `ws` counts the parameters: with two, it waits. It asks within the call, for the one who has just arrived.
     options.verifyClient = (info, verdict) => {
       const upgrade = arriving as Upgrade;
-      const refuse = (...answer: unknown[]) => verdict(false, ...answer);
       // The application's own check first: who does not pass it is not to cost anybody a place either.
       if (own?.length === 2) {
         own(info, (isVerified, ...answer) =>
-          isVerified ? this.receive(upgrade, verdict) : refuse(...answer),
+          isVerified ? this.receive(upgrade, verdict) : verdict(false, ...answer),
         );
       } else if (own && !own(info, verdict)) {
-        refuse(401);
+        verdict(false, 401);
       } else {
         this.receive(upgrade, verdict);
       }

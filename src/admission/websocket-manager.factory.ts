@@ -215,6 +215,7 @@ export class WebSocketManagerFactory {
     outcome: AdmissionOutcome,
   ) {
     const returned = this.evicted.isReturning(user, context.sessionKey);
+    user.limit = request.limit;
     const manager = this.registry.add(user, request.managerId, context);
     this.noteCount(user, request.limit, count);
     this.reportAdmitted(manager, outcome, startedAt, returned);
@@ -223,8 +224,11 @@ export class WebSocketManagerFactory {
   }
 
   private noteCount(user: UserRecord, limit: number, count: number): void {
+    const countEverywhere = count > user.managers.size ? count : undefined;
+    // For nearly every newcomer: the registry has just sorted the user by this.
+    if (user.limit === limit && user.countEverywhere === countEverywhere) return;
     user.limit = limit;
-    user.countEverywhere = count > user.managers.size ? count : undefined;
+    user.countEverywhere = countEverywhere;
     this.registry.pressureChanged(user);
   }
 

@@ -10,6 +10,7 @@ import type { WebSocketManagerEvent } from '../events/websocket-manager-event.js
 import { Heartbeat } from '../liveness/heartbeat.js';
 import { ManagerRegistry } from '../manager/manager-registry.js';
 import { importOptional } from '../options/import-optional.js';
+import { LatencyHistogram } from './latency-histogram.js';
 
 type PromClient = typeof import('prom-client');
 
@@ -137,7 +138,7 @@ class MetricSet {
     rejected: 0,
   };
   readonly rejections: Counter<'reason'>;
-  readonly admissionDuration: Histogram;
+  readonly admissionDuration: LatencyHistogram;
   readonly cleanups: Counter<'level' | 'trigger' | 'outcome'>;
   readonly cleanupDuration: Histogram<'level'>;
   readonly cleanupLastSuccess: Gauge;
@@ -148,7 +149,7 @@ class MetricSet {
   readonly lockoutsPrevented: Counter;
   readonly lockouts: Counter;
   readonly breakerTransitions: Counter<'to'>;
-  readonly pongLatency: Histogram;
+  readonly pongLatency: LatencyHistogram;
   readonly storeDuration: Histogram<'operation'>;
   readonly storeErrors: Counter<'operation'>;
 
@@ -166,12 +167,7 @@ class MetricSet {
     private readonly registry: Registry,
   ) {
     this.rejections = this.counter('rejections_total', 'Refusals, by reason', ['reason']);
-    this.admissionDuration = this.histogram(
-      'admission_duration_seconds',
-      'Time to decide',
-      [],
-      ADMISSION_BUCKETS,
-    );
+    this.admissionDuration = this.latency('admission_duration_seconds', 'Time to decide', ADMISSION_BUCKETS);
     this.cleanups = this.counter('cleanups_total', 'Cleanups of one user', ['level', 'trigger', 'outcome']);
     this.cleanupDuration = this.histogram(
       'cleanup_duration_seconds',
@@ -196,7 +192,7 @@ class MetricSet {
       'Newcomers refused though somebody could have gone: a bug',
     );
     this.breakerTransitions = this.counter('circuit_breaker_transitions_total', 'Breaker changes', ['to']);
-    this.pongLatency = this.histogram('pong_latency_seconds', 'From a ping to its pong', [], LATENCY_BUCKETS);
+    this.pongLatency = this.latency('pong_latency_seconds', 'From a ping to its pong', LATENCY_BUCKETS);
     this.storeDuration = this.histogram(
       'store_operation_duration_seconds',
       'Calls to the slot store that were waited for',
@@ -275,6 +271,12 @@ class MetricSet {
 
   private counter<L extends string>(name: string, help: string, labelNames: L[] = []): Counter<L> {
     return new this.prom.Counter({ name: PREFIX + name, help, labelNames, registers: [this.registry] });
+  }
+
+  private latency(name: string, help: string, bounds: number[]): LatencyHistogram {
+    const histogram = new LatencyHistogram(PREFIX + name, help, bounds);
+    (this.registry as MetricsRegistry).registerMetric(histogram);
+    return histogram;
   }
 
   private histogram<L extends string>(
