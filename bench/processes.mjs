@@ -91,6 +91,11 @@ export const SERVERS = {
     script: 'servers/ws-heartbeat.mjs',
     dialect: 'ws',
   },
+  'ws-heartbeat-spread': {
+    title: '... its pings spread over the interval, as ours are',
+    script: 'servers/ws-heartbeat-spread.mjs',
+    dialect: 'ws',
+  },
   'nest-ws': { title: 'Nest `WsAdapter`', script: 'servers/nest-ws.mjs', dialect: 'ws' },
   'nest-ws-by-hand': {
     title: 'Nest `WsAdapter` + Map of users and heartbeat by hand',

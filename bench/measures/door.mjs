@@ -5,7 +5,7 @@ export const door = {
   id: 'door',
   title: 'Connecting',
   servers: ['bare-ws', 'ws-heartbeat', 'nest-ws', 'nest-ws-by-hand', 'nest-socket-io', 'ours', 'ours-async'],
-  turnsARound: 10,
+  turnsARound: 20,
   metrics: {
     connectUs: {
       title: 'server CPU of a connect',

@@ -10,7 +10,7 @@ export const handshake = {
   title: 'Newcomers, 300 a second, beside 3,000 messages a second',
   servers: ['bare-ws', 'nest-ws', 'ours'],
   rounds: 2,
-  turnsARound: 6,
+  turnsARound: 12,
   metrics: {
     handshakeP50Ms: { title: 'p50 of a handshake', unit: 'ms' },
     handshakeP99Ms: { title: 'p99 of a handshake', unit: 'ms', aims: { 'bare-ws': 1.1 } },

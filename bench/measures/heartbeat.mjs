@@ -4,7 +4,7 @@ import { withServer } from '../processes.mjs';
 /** What is measured is a beat like any other: after the first, and after whatever the connecting left behind. */
 const SETTLED_MS = 2_000;
 
-const WITH_HEARTBEAT = ['ws-heartbeat', 'nest-ws-by-hand', 'nest-socket-io', 'ours'];
+const WITH_HEARTBEAT = ['ws-heartbeat', 'ws-heartbeat-spread', 'nest-ws-by-hand', 'nest-socket-io', 'ours'];
 
 /** What it costs to know that they are all still there. */
 export const heartbeat = {

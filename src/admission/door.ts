@@ -201,8 +201,9 @@ export class Door implements SocketErrorSink {
     try {
       const context = checkUserContext(value as UserContext);
       const { expiresAt } = context;
+      if (expiresAt === undefined) return context;
       const now = this.clock.wallNow();
-      if (expiresAt === undefined || expiresAt > now) return context;
+      if (expiresAt > now) return context;
       // A JWT's `exp` as it is: seconds, a thousandth of what is meant.
       const hint = expiresAt < now / 100 ? ' in 1970: expiresAt is in milliseconds' : '';
       return { reason: 'unauthenticated', detail: `credentials expired${hint}` };
