@@ -18,17 +18,17 @@ export const handshake = {
   settings: { full: { warmUpMs: 5_000, forMs: 4_000 }, short: { warmUpMs: 1_000, forMs: 2_000 } },
 
   open: (name, { warmUpMs, forMs }, use) =>
-    withServer(name, {}, async (_server, load, startLoad) => {
+    withServer(name, {}, async (_server, load) => {
+      // One process for both: two would wait for each other's share of their core, and that would be in the p99.
       await load.ask('open', { count: 100 });
-      const newcomers = await startLoad();
       const arrive = async (ms) => {
         await load.ask('startPaced', { perSecond: 3_000, size: 32 });
         await sleep(SETTLED_MS);
-        const seen = await newcomers.ask('arrive', { perSecond: 300, forMs: ms });
+        const seen = await load.ask('arrive', { perSecond: 300, forMs: ms });
         await load.ask('stopPaced');
         return seen;
       };
-      await newcomers.ask('cycle', { count: 6_000 });
+      await load.ask('cycle', { count: 6_000 });
       await arrive(warmUpMs);
       return use(async () => {
         const { p50, p99, refused } = await arrive(forMs);
