@@ -171,13 +171,14 @@ async function waiting() {
   const many = 10_000;
   const wheel = new HeartbeatWheel(15_000);
   const connections = Array.from({ length: many }, () => ({
-    liveness: { slot: -1, position: -1 },
+    slot: -1,
+    position: -1,
     quiet: 0,
   }));
   connections.forEach((connection, i) => {
     wheel.add(connection, i % wheel.slotCount);
   });
-  const comers = Array.from({ length: BATCH }, () => ({ liveness: { slot: -1, position: -1 }, quiet: 0 }));
+  const comers = Array.from({ length: BATCH }, () => ({ slot: -1, position: -1, quiet: 0 }));
   const set = new Set();
   const queue = new DueQueue(100, 0);
   const items = Array.from({ length: BATCH }, () => ({ dueTick: NOT_QUEUED }));

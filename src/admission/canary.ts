@@ -214,6 +214,10 @@ class CanaryTransport implements Transport {
 
   constructor(private readonly clock: Clock) {}
 
+  get isOpen(): boolean {
+    return this.state === 'open';
+  }
+
   ping(): void {
     if (!this.answers) return;
     this.bytesRead += 2;

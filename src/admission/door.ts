@@ -16,11 +16,11 @@ import {
   managedWebSocketClass,
   type SocketErrorSink,
   type WebSocketLike,
-  WebSocketTransport,
 } from './managed-websocket.js';
 import { isOriginAllowed } from './origin.js';
 import { Refusals } from './refusal.js';
 import { type Admitted, WebSocketManagerFactory } from './websocket-manager.factory.js';
+import { WebSocketTransport } from './websocket-transport.js';
 
 type OnUpgraded = (webSocket: WebSocketLike, request: IncomingMessage) => void;
 type HandleUpgrade = (request: IncomingMessage, socket: Duplex, head: Buffer, onUpgraded: OnUpgraded) => void;

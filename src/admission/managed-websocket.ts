@@ -1,8 +1,6 @@
 import { EventEmitter } from 'node:events';
-import type { Socket } from 'node:net';
 import type { Duplex, Writable } from 'node:stream';
 import type { Connection } from '../manager/connection.js';
-import type { Transport } from '../manager/transport.interface.js';
 import type { GatewayBinding, Streams } from './message-dispatcher.js';
 import { textFrame } from './text-frame.js';
 
@@ -45,6 +43,11 @@ export interface ManagedWebSocket extends WebSocketLike {
   sendUncounted(data: string): void;
   /** A ping without a payload, in one write: `ws` makes one of a header and another of nothing. For an open socket. */
   askWhoIsThere(): void;
+  /**
+   * A pong without a payload has come, as all answers to {@link askWhoIsThere} are, in one piece. @returns false: it is
+   * for `ws` to read, since it is a part of something else, or somebody listens.
+   */
+  takePong(): boolean;
   /** From here on messages wait, in order. Everything else about the socket goes on. */
   holdMessages(): void;
   /** Hands on what has waited, and whatever comes. */
@@ -132,6 +135,15 @@ export function managedWebSocketClass(base: WebSocketClass, sink: SocketErrorSin
       else super.ping();
     }
 
+    takePong(): boolean {
+      const receiver = (this as WithReceiver)._receiver;
+      if (!receiver || !isBetweenFrames(receiver) || this.readyState !== OPEN) return false;
+      if (this.listenerCount('pong') > 0) return false;
+      this[CONNECTION]?.notePong();
+      forgetFrame(receiver);
+      return true;
+    }
+
     override terminate(): void {
       // What was sent before is on its way, as it would be without us.
       if (this.stream) uncork(this.stream);
@@ -178,7 +190,7 @@ export function managedWebSocketClass(base: WebSocketClass, sink: SocketErrorSin
           break;
         case 'pong':
           connection?.notePong();
-          forgetFrame(this as WithReceiver);
+          forgetFrame((this as WithReceiver)._receiver);
           if (this.listenerCount('pong') === 0) return false;
           break;
         case 'ping':
@@ -229,16 +241,28 @@ export function managedWebSocketClass(base: WebSocketClass, sink: SocketErrorSin
   };
 }
 
-/** What `ws` reads frames with. Private to it: where it is called otherwise, what we spare is not spared. */
+/** What `ws` reads frames with. Private to it: where it is made otherwise, what we spare is not spared. */
 interface WithReceiver {
-  readonly _receiver?: Writable & { _buffers?: readonly unknown[] | { length: 0 }; _mask?: unknown };
+  readonly _receiver?: Receiver;
+}
+type Receiver = Writable & {
+  readonly _buffers?: readonly unknown[] | { length: 0 };
+  _mask?: unknown;
+  readonly _state?: number;
+  readonly _bufferedBytes?: number;
+  readonly _errored?: boolean;
+};
+
+/** All that came before has been read, and the next byte begins a frame. */
+function isBetweenFrames({ _state, _bufferedBytes, _errored }: Receiver): boolean {
+  return _state === 0 && _bufferedBytes === 0 && _errored === false;
 }
 
 /**
  * After a frame, `ws` keeps its mask (until 8.22), which keeps what came with it, and room for seventeen pieces of the
  * next: 320 bytes of a connection that says nothing but its pongs. Neither is of use between two frames.
  */
-function forgetFrame({ _receiver: receiver }: WithReceiver): void {
+function forgetFrame(receiver: Receiver | undefined): void {
   if (!receiver || !Array.isArray(receiver._buffers) || receiver._buffers.length > 0) return;
   // Nothing is lost by it: it is empty.
   receiver._buffers.length = 0;
@@ -275,54 +299,4 @@ function endUnlessFinished(this: Writable, ...args: unknown[]): Writable {
 function isWhole(data: unknown, options: unknown): boolean {
   const isBinary = ArrayBuffer.isView(data) || data instanceof ArrayBuffer;
   return (typeof data === 'string' || isBinary) && (options === undefined || typeof options === 'function');
-}
-
-/** A WebSocket, and the socket under it: as an upgrade listener gets it, so its byte counters are public. */
-export class WebSocketTransport implements Transport {
-  constructor(
-    private readonly webSocket: ManagedWebSocket,
-    private readonly socket: Duplex & Partial<Pick<Socket, 'bytesRead' | 'bytesWritten'>>,
-  ) {}
-
-  get state(): 'open' | 'closing' | 'closed' {
-    const { readyState } = this.webSocket;
-    if (readyState === OPEN) return this.socket.destroyed ? 'closed' : 'open';
-    return readyState === CLOSED ? 'closed' : 'closing';
-  }
-
-  get paused(): boolean {
-    return this.webSocket.isPaused;
-  }
-
-  get bytesRead(): number {
-    return this.socket.bytesRead ?? 0;
-  }
-
-  get bytesWritten(): number {
-    return this.socket.bytesWritten ?? 0;
-  }
-
-  get bytesQueued(): number {
-    return this.socket.writableLength;
-  }
-
-  get bufferedAmount(): number {
-    return this.webSocket.bufferedAmount;
-  }
-
-  ping(): void {
-    if (this.webSocket.readyState === OPEN) this.webSocket.askWhoIsThere();
-  }
-
-  send(data: string): void {
-    if (this.webSocket.readyState === OPEN) this.webSocket.sendUncounted(data);
-  }
-
-  close(code: number, reason: string): void {
-    this.webSocket.close(code, reason);
-  }
-
-  terminate(): void {
-    this.webSocket.terminate();
-  }
 }

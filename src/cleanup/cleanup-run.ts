@@ -189,7 +189,7 @@ export class CleanupRun {
       ...connection.manager.identity,
       connectionId: connection.id,
       evidence,
-      wasSuspect: connection.liveness.suspectedAt !== undefined,
+      wasSuspect: connection.suspectedAt !== undefined,
     });
   }
 
@@ -204,8 +204,8 @@ export class CleanupRun {
 }
 
 /** In a closing handshake, and not for long. */
-function isLeaving({ transport, liveness }: Connection): boolean {
-  return transport.state === 'closing' && !liveness.closingSeen;
+function isLeaving({ transport, closingSeen }: Connection): boolean {
+  return transport.state === 'closing' && !closingSeen;
 }
 
 /** The reason token that the evidence of a choice leads to. */

@@ -29,15 +29,31 @@ export class DueQueue<T extends Due> {
     return size;
   }
 
-  /** Puts the item down for `at`, or moves it there. */
-  schedule(item: T, at: number): void {
+  /** Puts the item down for `at`, or moves it there. @returns when it will come up: then, or a little later. */
+  schedule(item: T, at: number): number {
     const tick = Math.max(Math.ceil(at / this.granularityMs), this.nextTick);
-    if (item.dueTick === tick) return;
-    this.cancel(item);
-    item.dueTick = tick;
-    const bucket = this.buckets.get(tick);
-    if (bucket) bucket.add(item);
-    else this.buckets.set(tick, new Set([item]));
+    if (item.dueTick !== tick) {
+      this.cancel(item);
+      item.dueTick = tick;
+      const bucket = this.buckets.get(tick);
+      if (bucket) bucket.add(item);
+      else this.buckets.set(tick, new Set([item]));
+    }
+    return tick * this.granularityMs;
+  }
+
+  /** When the next item comes up, if that is before `until`. */
+  nextDue(until: number): number | undefined {
+    const last = Math.floor(until / this.granularityMs);
+    if (last - this.nextTick < this.buckets.size) {
+      for (let tick = this.nextTick; tick <= last; tick++) {
+        if (this.buckets.has(tick)) return tick * this.granularityMs;
+      }
+      return undefined;
+    }
+    let next = Number.POSITIVE_INFINITY;
+    for (const tick of this.buckets.keys()) next = Math.min(next, tick);
+    return next <= last ? next * this.granularityMs : undefined;
   }
 
   cancel(item: T): void {

@@ -2,8 +2,12 @@ import type { Connection } from '../manager/connection.js';
 import { LOOKS_PER_INTERVAL } from './assessment.js';
 
 /** A turn of the wheel is cut into this many slots, fewer where they would be shorter than a timer can keep. */
-const MOST_SLOTS = 32;
+const MOST_SLOTS = 10;
 const SHORTEST_TICK_MS = 25;
+/** So many of those that come one after another go to one slot, where there is a choice. */
+const RUN = 16;
+/** A slot with more than this, by the average, is crowded. */
+const CROWD = 1.25;
 
 /**
  * Spreads the looks at all connections evenly over time: each connection sits in one slot, and each tick
@@ -14,6 +18,10 @@ export class HeartbeatWheel {
   private readonly slots: Connection[][];
   private cursor = 0;
   private size = 0;
+  /** Where newcomers go for the moment, and how many more of them. */
+  private filling = 0;
+  private room = 0;
+  private wanted = -1;
   /** Full turns so far. */
   turn = 0;
 
@@ -30,31 +38,45 @@ export class HeartbeatWheel {
 
   /**
    * Puts a connection into the slot that comes up `inTicks` from now, or into a later one of the same turn where
-   * that is crowded: ten thousand that come back together after a restart are not to be pinged together.
+   * that is crowded: ten thousand that come back together after a restart are not to be pinged together. Who comes
+   * one after another is visited one after another: their memory lies side by side.
+   *
+   * @returns how many such runs were in the slot before
    */
-  add(connection: Connection, inTicks: number): void {
-    const count = this.slots.length;
-    const crowded = 16 + (2 * this.size) / count;
-    let slot = (this.cursor + Math.max(1, inTicks)) % count;
-    // There is one that is not: so many is more than twice the average.
-    while ((this.slots[slot] as Connection[]).length > crowded) slot = (slot + 1) % count;
-    const members = this.slots[slot] as Connection[];
-    connection.liveness.slot = slot;
-    connection.liveness.position = members.length;
+  add(connection: Connection, inTicks: number): number {
+    const wanted = (this.cursor + Math.max(1, inTicks)) % this.slots.length;
+    if (this.room === 0 || wanted !== this.wanted) this.fillAfter(wanted);
+    this.room--;
+    const members = this.slots[this.filling] as Connection[];
+    connection.slot = this.filling;
+    connection.position = members.length;
     members.push(connection);
     this.size++;
+    return Math.floor(connection.position / RUN);
+  }
+
+  /** Looks for a slot that is not crowded, from the wanted one on. */
+  private fillAfter(wanted: number): void {
+    const count = this.slots.length;
+    const crowded = Math.max(RUN, (CROWD * this.size) / count);
+    this.wanted = wanted;
+    this.filling = wanted;
+    this.room = RUN;
+    // There is one that is not: so many is more than the average.
+    while ((this.slots[this.filling] as Connection[]).length > crowded)
+      this.filling = (this.filling + 1) % count;
   }
 
   remove(connection: Connection): void {
-    const { slot, position } = connection.liveness;
+    const { slot, position } = connection;
     if (slot < 0) return;
     const members = this.slots[slot] as Connection[];
     const last = members.pop() as Connection;
     if (last !== connection) {
       members[position] = last;
-      last.liveness.position = position;
+      last.position = position;
     }
-    connection.liveness.slot = -1;
+    connection.slot = -1;
     this.size--;
   }
 
@@ -63,7 +85,7 @@ export class HeartbeatWheel {
     this.cursor = (this.cursor + 1) % this.slots.length;
     if (this.cursor === 0) this.turn++;
     for (const connection of [...(this.slots[this.cursor] as Connection[])]) {
-      if (connection.liveness.slot === this.cursor) visit(connection);
+      if (connection.slot === this.cursor) visit(connection);
     }
   }
 }

@@ -13,8 +13,11 @@ import { SelfPreservation } from './self-preservation.js';
 const FIRST_PING_MS = 2_000;
 /** ... or this share of a shorter interval. */
 const FIRST_PING_SHARE = 0.75;
-/** A tick later than this (or than two ticks) says that our own event loop stood still. */
+/** A tick later than this, or than this share of a tick, says that our own event loop stood still. */
 const LATE_MS = 100;
+const LATE_SHARE = 0.25;
+/** The next look without a byte is the one that pings. */
+const LAST_QUIET_LOOK = LOOKS_PER_INTERVAL - 2;
 /** Late ticks in a row after which the next one counts, or a node that is always late would never judge. */
 const MOST_VOIDS = 3;
 
@@ -35,7 +38,10 @@ export class Heartbeat {
   private readonly preservation: SelfPreservation;
   private readonly tickListeners: ((now: number) => void)[] = [];
   private timer: TimerHandle | undefined;
-  private nextTickAt = 0;
+  private nextTick = Number.NEGATIVE_INFINITY;
+  /** Set where the listeners are to be called before the next tick. */
+  private waker: TimerHandle | undefined;
+  private wakesAt = Number.POSITIVE_INFINITY;
   private voidsInARow = 0;
   private tickedAt: number;
   private visitor: HeartbeatVisitor | undefined;
@@ -76,25 +82,46 @@ export class Heartbeat {
     return this.wheel.tickMs;
   }
 
+  /** When it comes round next; before it is started, long ago. */
+  get nextTickAt(): number {
+    return this.nextTick;
+  }
+
   /** Calls back on every tick, late or not, with the time. For whatever is due by the clock. */
   onTick(listener: (now: number) => void): void {
     this.tickListeners.push(listener);
   }
 
+  /** Calls the listeners by then, where the next tick would come later. */
+  wakeBy(at: number): void {
+    if (at >= this.nextTick || at >= this.wakesAt) return;
+    this.clock.clearTimeout(this.waker);
+    this.wakesAt = at;
+    this.waker = this.clock.setTimeout(
+      () => {
+        this.wakesAt = Number.POSITIVE_INFINITY;
+        this.tellListeners(this.clock.now());
+      },
+      Math.ceil(at - this.clock.now()),
+    );
+  }
+
   /** A connection that answered the heartbeat so far has missed a probe: that is silence as well. */
-  noteSuspect({ liveness }: Connection): void {
-    if (liveness.missedPongs === 0) this.preservation.noteSilence();
+  noteSuspect({ missedPongs }: Connection): void {
+    if (missedPongs === 0) this.preservation.noteSilence();
   }
 
   start(visitor: HeartbeatVisitor): void {
     this.visitor = visitor;
-    this.nextTickAt = this.clock.now() + this.wheel.tickMs;
-    this.timer = this.clock.setInterval(() => this.tick(), this.wheel.tickMs);
+    this.nextTick = this.clock.now() + this.wheel.tickMs;
+    this.sleep();
   }
 
   stop(): void {
-    this.clock.clearInterval(this.timer);
+    this.clock.clearTimeout(this.timer);
     this.timer = undefined;
+    this.clock.clearTimeout(this.waker);
+    this.nextTick = Number.NEGATIVE_INFINITY;
   }
 
   private add(connection: Connection): void {
@@ -102,80 +129,125 @@ export class Heartbeat {
       Math.min(FIRST_PING_MS, FIRST_PING_SHARE * this.options.heartbeat.intervalMs) / this.wheel.tickMs;
     const turnsBefore = Math.ceil(ticks / this.wheel.slotCount) - 1;
     // So many looks are to pass that the one at the first ping's time is the one that pings.
-    connection.liveness.quietLooks = LOOKS_PER_INTERVAL - 2 - turnsBefore;
-    this.wheel.add(connection, Math.ceil(ticks));
+    connection.quietLooks = LAST_QUIET_LOOK - turnsBefore;
+    connection.lead = this.wheel.add(connection, Math.ceil(ticks)) % LOOKS_PER_INTERVAL;
+    // The beat is to be when it will be pinged: what the one touches is then at hand for the other.
+    connection.looksToBeat = 1 + ((turnsBefore - connection.lead + LOOKS_PER_INTERVAL) % LOOKS_PER_INTERVAL);
+  }
+
+  private sleep(): void {
+    this.timer = this.clock.setTimeout(() => this.tick(), Math.ceil(this.nextTick - this.clock.now()));
   }
 
   private tick(): void {
     const now = this.clock.now();
-    this.tickedAt = now;
+    try {
+      // Timers know whole milliseconds only, so some come before their tick.
+      if (now < this.nextTick) return;
+      this.tickedAt = now;
+      this.comeRound(now);
+      this.tellListeners(now);
+    } finally {
+      if (this.timer) this.sleep();
+    }
+  }
+
+  private comeRound(now: number): void {
     const { tickMs } = this.wheel;
-    const isLate = now - this.nextTickAt > Math.max(LATE_MS, 2 * tickMs);
+    const isLate = now - this.nextTick > Math.max(LATE_MS, LATE_SHARE * tickMs);
     if (isLate && this.voidsInARow < MOST_VOIDS) {
       this.voidsInARow++;
       this.counters.eventLoopVoids++;
-      this.nextTickAt = now + tickMs;
-    } else if (now >= this.nextTickAt) {
-      // Timers know whole milliseconds only, so some come before their tick: those turn nothing.
+    } else {
       this.voidsInARow = 0;
       this.turnWheel(now);
       // A timer that fires a little late every time must not slow the beat: catch up by one slot, no more.
-      if (now >= this.nextTickAt) this.turnWheel(now);
-      if (isLate) this.nextTickAt = now + tickMs;
+      if (now >= this.nextTick) this.turnWheel(now);
     }
-    for (const listener of this.tickListeners) listener(now);
+    if (isLate) this.nextTick = now + tickMs;
   }
 
   private turnWheel(now: number): void {
-    this.nextTickAt += this.wheel.tickMs;
+    this.nextTick += this.wheel.tickMs;
     this.wheel.advance((connection) => this.look(connection, now));
     this.preservation.tick(now, this.registry.connectionCount);
   }
 
+  private tellListeners(now: number): void {
+    for (const listener of this.tickListeners) listener(now);
+  }
+
   private look(connection: Connection, now: number): void {
-    const { liveness, transport } = connection;
+    const { transport } = connection;
+    connection.looksToBeat--;
+    if (!connection.isCalm || connection.looksToBeat <= 0 || !transport.isOpen) {
+      this.lookClosely(connection, now);
+    } else if (!transport.paused && !this.lookForBytes(connection)) {
+      if (connection.quietLooks < LAST_QUIET_LOOK) connection.quietLooks++;
+      else this.lookClosely(connection, now);
+    }
+  }
+
+  private lookForBytes(connection: Connection): boolean {
+    const wasPinged = connection.quietLooks === LAST_QUIET_LOOK + 1;
+    if (!connection.lookForBytes()) return false;
+    if (wasPinged && connection.lead > 0) {
+      // Its next ping comes before the interval is over, so that not all that came together are pinged together.
+      connection.quietLooks = Math.min(connection.lead, LAST_QUIET_LOOK);
+      connection.lead -= connection.quietLooks;
+    }
+    return true;
+  }
+
+  private lookClosely(connection: Connection, now: number): void {
+    const { transport } = connection;
     if (transport.state !== 'open') {
       // A closing handshake takes a moment; one that is still under way at the next look has nobody at its end.
-      if (transport.state === 'closed' || liveness.closingSeen) this.visitor?.noteProof(connection);
-      liveness.closingSeen = true;
+      if (transport.state === 'closed' || connection.closingSeen) this.visitor?.noteProof(connection);
+      connection.closingSeen = true;
+      connection.isCalm = false;
       return;
     }
     // We are not reading, so silence says nothing.
     if (transport.paused) return;
-    if (!connection.lookForBytes()) this.countSilence(connection);
+    if (!this.lookForBytes(connection)) this.countSilence(connection);
     if (connection.detached) return;
     const { bufferedAmount } = transport;
     this.registry.noteBuffered(connection, bufferedAmount);
     if (bufferedAmount > 0) connection.checkBacklog();
-    if ((this.wheel.turn + liveness.slot) % LOOKS_PER_INTERVAL === 0) this.visitor?.noteBeat(connection, now);
+    connection.isCalm =
+      bufferedAmount === 0 && connection.drainedSeen === undefined && connection.missedPongs === 0;
+    if (connection.looksToBeat > 0) return;
+    connection.looksToBeat = LOOKS_PER_INTERVAL;
+    this.visitor?.noteBeat(connection, now);
   }
 
   private countSilence(connection: Connection): void {
-    const { liveness, transport } = connection;
+    const { transport } = connection;
     const { bytesQueued } = transport;
     if (bytesQueued === 0) {
-      liveness.stalledLooks = 0;
-      liveness.drainedSeen = undefined;
+      connection.stalledLooks = 0;
+      connection.drainedSeen = undefined;
       this.countUnanswered(connection);
     } else {
       const drained = transport.bytesWritten - bytesQueued;
-      liveness.drainedSeen ??= drained;
-      if (drained === liveness.drainedSeen) liveness.stalledLooks++;
-      else liveness.stalledLooks = 0;
-      liveness.drainedSeen = drained;
+      connection.drainedSeen ??= drained;
+      if (drained === connection.drainedSeen) connection.stalledLooks++;
+      else connection.stalledLooks = 0;
+      connection.drainedSeen = drained;
       // A ping that still waits in our own queue has asked nobody anything.
-      if (drained >= liveness.pingMark) this.countUnanswered(connection);
+      if (drained >= connection.pingMark) this.countUnanswered(connection);
     }
-    if (liveness.missedPongs > 0 || liveness.stalledLooks > 0) this.visitor?.noteProof(connection);
+    if (connection.missedPongs > 0 || connection.stalledLooks > 0) this.visitor?.noteProof(connection);
   }
 
   private countUnanswered(connection: Connection): void {
-    const { liveness } = connection;
-    const phase = ++liveness.quietLooks - (LOOKS_PER_INTERVAL - 1);
+    const phase = ++connection.quietLooks - (LOOKS_PER_INTERVAL - 1);
     if (phase % LOOKS_PER_INTERVAL === 0) connection.ping();
     if (phase % LOOKS_PER_INTERVAL !== LOOKS_PER_INTERVAL - 1) return;
     // One that missed a probe before has been counted then.
-    if (++liveness.missedPongs === 1 && liveness.suspectedAt === undefined) this.preservation.noteSilence();
+    if (++connection.missedPongs === 1 && connection.suspectedAt === undefined)
+      this.preservation.noteSilence();
   }
 }
 

@@ -1,6 +1,6 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { Clock } from '../clock/clock.js';
-import { DueQueue } from '../clock/due-queue.js';
+import { type Due, DueQueue } from '../clock/due-queue.js';
 import type { Evidence } from '../events/vocabulary.js';
 import type { Connection } from '../manager/connection.js';
 import type { Manager } from '../manager/manager.js';
@@ -18,7 +18,7 @@ import {
 } from './assessment.js';
 import { Heartbeat } from './heartbeat.js';
 
-/** How late something due may be noticed, beside the heartbeat's tick. */
+/** How late something due may be noticed. */
 const GRANULARITY_MS = 50;
 
 /** What comes with time alone. */
@@ -46,7 +46,7 @@ export class StatusKeeper {
   constructor(
     private readonly clock: Clock,
     private readonly registry: ManagerRegistry,
-    heartbeat: Heartbeat,
+    private readonly heartbeat: Heartbeat,
     @Inject(RESOLVED_OPTIONS) private readonly options: ResolvedOptions,
   ) {
     this.rules = rulesOf(options);
@@ -55,11 +55,11 @@ export class StatusKeeper {
     registry.observe({
       // Of one without a connection nothing is known yet.
       managerAdded: (manager) =>
-        this.managers.schedule(manager, attachDeadlineOf(manager.createdAt, this.rules)),
+        this.put(this.managers, manager, attachDeadlineOf(manager.createdAt, this.rules)),
       managerTouched: (manager) => this.assess(manager),
       managerRemoved: (manager) => this.managers.cancel(manager),
       connectionAdded: (connection) => {
-        if (connection.expiresAt !== undefined) this.expiries.schedule(connection, connection.expiresAt);
+        if (connection.expiresAt !== undefined) this.put(this.expiries, connection, connection.expiresAt);
         // A new one makes nothing known of a manager of which nothing was; it comes up when it would have, unattached.
         if (connection.manager.status !== 'unknown') this.assess(connection.manager);
       },
@@ -77,11 +77,20 @@ export class StatusKeeper {
     this.managers.advance(now, (manager) => this.comeUp(manager, now));
     this.expiries.advance(now, (connection) => this.listener?.credentialsExpired(connection));
     this.registry.forgetUnused(now);
+    const { nextTickAt } = this.heartbeat;
+    for (const queue of [this.managers, this.expiries]) {
+      const next = queue.nextDue(nextTickAt);
+      if (next !== undefined) this.heartbeat.wakeBy(next);
+    }
   }
 
   /** Things waiting for their time. */
   get waiting(): number {
     return this.managers.size + this.expiries.size;
+  }
+
+  private put<T extends Due>(queue: DueQueue<T>, item: T, at: number): void {
+    this.heartbeat.wakeBy(queue.schedule(item, at));
   }
 
   private comeUp(manager: Manager, now: number): void {
@@ -111,7 +120,7 @@ export class StatusKeeper {
     this.registry.setStatus(manager, status);
     const next = this.nextChange(snapshot, now, inactiveSince);
     if (next === undefined) this.managers.cancel(manager);
-    else this.managers.schedule(manager, next);
+    else this.put(this.managers, manager, next);
   }
 
   /** When time alone will change something about the manager. */

@@ -95,12 +95,10 @@ export class ZombieDetectorService implements HeartbeatVisitor {
 
   /** Asks the user's suspects once more. Who misses again is proven dead; returns those. */
   async confirmSuspects(user: UserRecord): Promise<Connection[]> {
-    const suspects = connectionsOf(user).filter(
-      (connection) => connection.liveness.suspectedAt !== undefined,
-    );
+    const suspects = connectionsOf(user).filter((connection) => connection.suspectedAt !== undefined);
     // A ping that still waits in our own queue, behind an answer that is being read, has asked nobody anything.
     const silent = (await this.ask(suspects)).filter(wasAsked);
-    for (const connection of silent) connection.liveness.provenBy ??= 'missed_pongs';
+    for (const connection of silent) connection.provenBy ??= 'missed_pongs';
     return silent;
   }
 
@@ -135,9 +133,9 @@ export class ZombieDetectorService implements HeartbeatVisitor {
     const silent = await this.ask(connectionsOf(user));
     const now = this.clock.now();
     for (const connection of silent) {
-      if (connection.liveness.suspectedAt !== undefined) continue;
+      if (connection.suspectedAt !== undefined) continue;
       this.heartbeat.noteSuspect(connection);
-      connection.liveness.suspectedAt = now;
+      connection.suspectedAt = now;
       this.events.report({
         type: 'suspected',
         ...connection.manager.identity,
@@ -202,7 +200,7 @@ export class ZombieDetectorService implements HeartbeatVisitor {
 
   /** Asks the application; 'dead' is noted as proof. */
   private async consult(connection: Connection): Promise<DetectorOpinion> {
-    const { manager, liveness } = connection;
+    const { manager } = connection;
     const { ownAliveCheck } = manager;
     if (this.detectors.length === 0 && !ownAliveCheck) return undefined;
     const view = this.viewOf(connection);
@@ -215,8 +213,8 @@ export class ZombieDetectorService implements HeartbeatVisitor {
     const opinions = await Promise.all(questions.map(([name, question]) => this.opinionOf(name, question)));
     const dead = opinions.indexOf('dead');
     const detectedBy = questions[dead]?.[0];
-    if (detectedBy !== liveness.detectedBy) {
-      liveness.detectedBy = detectedBy;
+    if (detectedBy !== connection.detectedBy) {
+      connection.detectedBy = detectedBy;
       // Condemned or acquitted: what it is, and when it is due, follows from that.
       if (!connection.detached) this.registry.touched(manager);
     }
@@ -238,7 +236,7 @@ export class ZombieDetectorService implements HeartbeatVisitor {
   }
 
   private viewOf(connection: Connection): DetectorView {
-    const { manager, liveness, transport } = connection;
+    const { manager, transport } = connection;
     const now = this.clock.now();
     return {
       ...manager.identity,
@@ -247,7 +245,7 @@ export class ZombieDetectorService implements HeartbeatVisitor {
       openForMs: now - connection.openedAt,
       silentForMs: now - connection.lastHeardAt,
       inactiveForMs: now - manager.lastActivityAt,
-      missedPongs: liveness.missedPongs,
+      missedPongs: connection.missedPongs,
       bufferedBytes: transport.bufferedAmount,
     };
   }
@@ -262,6 +260,6 @@ function isAskable({ state, paused }: Connection['transport']): boolean {
 }
 
 /** The kernel has taken the last ping. */
-function wasAsked({ transport, liveness }: Connection): boolean {
-  return transport.bytesWritten - transport.bytesQueued >= liveness.pingMark;
+function wasAsked({ transport, pingMark }: Connection): boolean {
+  return transport.bytesWritten - transport.bytesQueued >= pingMark;
 }

@@ -10,8 +10,24 @@ const BACKLOG_PATIENCE_MS = 1_000;
 /** ... unless it is this many times the limit. */
 const BACKLOG_HARD_FACTOR = 4;
 
-/** Where a connection's liveness stands. The heartbeat writes it; {@link Connection.heard} clears it. */
-export class Liveness {
+/**
+ * One accepted WebSocket of a manager. There is one for every socket: a field that most of them never need has no value
+ * to begin with, and so takes no memory.
+ */
+export class Connection implements Due {
+  dueTick = NOT_QUEUED;
+  readonly openedAt: number;
+  /** When the last byte was seen; the handshake counts as one. */
+  lastHeardAt: number;
+  /** Something has come in since the handshake. */
+  confirmed = false;
+  /** It counts no longer: ended by us, or closed. */
+  detached = false;
+  /** What the wire said at the end. */
+  closed: { readonly code: number; readonly reason: string } | undefined;
+
+  // Where its liveness stands: the heartbeat writes it, `heard` clears it.
+
   /** `bytesRead` when last looked at. */
   bytesSeen: number;
   /** An event told of new bytes since then. */
@@ -28,14 +44,20 @@ export class Liveness {
   drainedSeen: number | undefined = undefined;
   /** For how many looks in a row it took no more of what there is. */
   stalledLooks = 0;
+  /** When last looked at closely all was well and nothing waited to be sent, and nothing has been sent since. */
+  isCalm = false;
+  /** After so many looks comes one that is close in any case, once an interval. */
+  looksToBeat = 1;
+  /** So many looks its pings have still to be moved forward, that not all of a crowd are pinged together for ever. */
+  lead = 0;
   /** It was closing when last looked at. */
   closingSeen = false;
   /** Bytes waiting to be sent when last looked at. */
   bufferedSeen = 0;
   /** Set when a probe was missed; see `suspected`. */
-  suspectedAt: number | undefined;
+  suspectedAt: number | undefined = undefined;
   /** Set when a second probe was missed as well. */
-  provenBy: string | undefined;
+  provenBy: string | undefined = undefined;
   /** What the application's own detectors say, until they say something else; bytes prove nothing against it. */
   detectedBy: string | undefined;
   /** Who waits for the next byte: the probes that are under way. */
@@ -44,25 +66,7 @@ export class Liveness {
   slot = -1;
   position = -1;
 
-  constructor(bytesRead: number) {
-    this.bytesSeen = bytesRead;
-  }
-}
-
-/** One accepted WebSocket of a manager. */
-export class Connection implements Due {
-  dueTick = NOT_QUEUED;
-  readonly openedAt: number;
-  readonly liveness: Liveness;
-  /** When the last byte was seen; the handshake counts as one. */
-  lastHeardAt: number;
-  /** Something has come in since the handshake. */
-  confirmed = false;
-  /** It counts no longer: ended by us, or closed. */
-  detached = false;
-  /** What the wire said at the end. */
-  closed: { readonly code: number; readonly reason: string } | undefined;
-  private overBacklog = false;
+  private overBacklog: boolean | undefined;
   private terminateTimer: TimerHandle | undefined;
   private disconnectHooks: Promise<unknown>[] | undefined;
   private told: { readonly promise: Promise<void>; readonly resolve: () => void } | undefined;
@@ -76,7 +80,7 @@ export class Connection implements Due {
   ) {
     this.openedAt = manager.registry.clock.now();
     this.lastHeardAt = this.openedAt;
-    this.liveness = new Liveness(transport.bytesRead);
+    this.bytesSeen = transport.bytesRead;
   }
 
   get id(): string {
@@ -89,26 +93,6 @@ export class Connection implements Due {
 
   get bufferedBytes(): number {
     return this.transport.bufferedAmount;
-  }
-
-  get missedPongs(): number {
-    return this.liveness.missedPongs;
-  }
-
-  get stalledLooks(): number {
-    return this.liveness.stalledLooks;
-  }
-
-  get suspectedAt(): number | undefined {
-    return this.liveness.suspectedAt;
-  }
-
-  get provenBy(): string | undefined {
-    return this.liveness.provenBy;
-  }
-
-  get detectedBy(): string | undefined {
-    return this.liveness.detectedBy;
   }
 
   /** The session had a connection before this one. */
@@ -137,21 +121,22 @@ export class Connection implements Due {
   /** An application message goes out. */
   noteSent(): void {
     this.manager.registry.counters.messagesOut++;
+    this.isCalm = false;
     this.manager.noteActivity();
   }
 
   /** Something came in: the peer lives, whatever was suspected. */
   heard(now = this.manager.registry.clock.now()): void {
-    const { liveness, manager } = this;
+    const { manager } = this;
     this.lastHeardAt = now;
-    liveness.heardSinceLook = true;
-    liveness.missedPongs = 0;
-    liveness.stalledLooks = 0;
-    liveness.pingMark = 0;
-    const wasSuspect = liveness.suspectedAt;
-    liveness.suspectedAt = undefined;
-    liveness.provenBy = undefined;
-    if (liveness.heardListeners) for (const listener of [...liveness.heardListeners]) listener(this);
+    this.heardSinceLook = true;
+    this.missedPongs = 0;
+    this.stalledLooks = 0;
+    this.pingMark = 0;
+    const wasSuspect = this.suspectedAt;
+    this.suspectedAt = undefined;
+    this.provenBy = undefined;
+    if (this.heardListeners) for (const listener of [...this.heardListeners]) listener(this);
     if (wasSuspect !== undefined && !this.detached) {
       manager.registry.events.report({
         type: 'recovered',
@@ -168,45 +153,43 @@ export class Connection implements Due {
 
   /** Calls back at every byte that is heard of, until {@link offHeard}. */
   onHeard(listener: (connection: Connection) => void): void {
-    this.liveness.heardListeners ??= [];
-    this.liveness.heardListeners.push(listener);
+    this.heardListeners ??= [];
+    this.heardListeners.push(listener);
   }
 
   offHeard(listener: (connection: Connection) => void): void {
-    const rest = this.liveness.heardListeners?.filter((other) => other !== listener) ?? [];
-    this.liveness.heardListeners = rest.length > 0 ? rest : undefined;
+    const rest = this.heardListeners?.filter((other) => other !== listener) ?? [];
+    this.heardListeners = rest.length > 0 ? rest : undefined;
   }
 
   /** The answer to a ping of ours, or an unsolicited pong. */
   notePong(): void {
-    const { liveness } = this;
     const { clock, counters } = this.manager.registry;
     const now = clock.now();
-    if (liveness.pingedAt !== undefined) {
-      counters.onPong?.(now - liveness.pingedAt);
-      liveness.pingedAt = undefined;
+    if (this.pingedAt !== undefined) {
+      counters.onPong?.(now - this.pingedAt);
+      this.pingedAt = undefined;
     }
     this.heard(now);
   }
 
   ping(): void {
-    const { liveness, transport } = this;
-    liveness.pingedAt = this.manager.registry.clock.now();
+    const { transport } = this;
+    this.pingedAt = this.manager.registry.clock.now();
     transport.ping();
     // As a rule the kernel has it already.
-    liveness.pingMark = transport.bytesQueued === 0 ? 0 : transport.bytesWritten;
+    this.pingMark = transport.bytesQueued === 0 ? 0 : transport.bytesWritten;
   }
 
   /** A look at the byte counter: whether anything has come in since the last one. Half a frame is life too. */
   lookForBytes(): boolean {
-    const { liveness } = this;
     const { bytesRead } = this.transport;
-    if (bytesRead === liveness.bytesSeen) return false;
-    if (!liveness.heardSinceLook) this.heard();
-    liveness.bytesSeen = bytesRead;
-    liveness.heardSinceLook = false;
-    liveness.quietLooks = 0;
-    liveness.stalledLooks = 0;
+    if (bytesRead === this.bytesSeen) return false;
+    if (!this.heardSinceLook) this.heard();
+    this.bytesSeen = bytesRead;
+    this.heardSinceLook = false;
+    this.quietLooks = 0;
+    this.stalledLooks = 0;
     return true;
   }
 
@@ -259,8 +242,7 @@ export class Connection implements Due {
   /** The socket is closed. Called by the transport, once, before the application hears of it. */
   noteClosed(code: number, reason: string): void {
     this.closed = { code, reason };
-    this.manager.registry.clock.clearTimeout(this.terminateTimer);
-    this.terminateTimer = undefined;
+    if (this.terminateTimer) this.manager.registry.clock.clearTimeout(this.terminateTimer);
     if (!this.detached) this.manager.detach(this, { reason: 'left', code });
   }
 

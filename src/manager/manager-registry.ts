@@ -78,8 +78,8 @@ export class ManagerRegistry {
 
   /** For the heartbeat. */
   noteBuffered(connection: Connection, bytes: number): void {
-    this.buffered += bytes - connection.liveness.bufferedSeen;
-    connection.liveness.bufferedSeen = bytes;
+    this.buffered += bytes - connection.bufferedSeen;
+    connection.bufferedSeen = bytes;
   }
 
   /** Managers by the status they were last assessed to have. */

@@ -1,6 +1,8 @@
 /** The socket under a connection, as little of it as this package needs. Bytes count from the handshake on. */
 export interface Transport {
   readonly state: 'open' | 'closing' | 'closed';
+  /** Whether it is open as far as the WebSocket knows, which is cheap to ask; {@link state} looks at the socket too. */
+  readonly isOpen: boolean;
   /** We are not reading at the moment, so silence says nothing. */
   readonly paused: boolean;
   /** Bytes that came in, whole frames or not. */

@@ -67,11 +67,11 @@ export class AdminViews {
     };
   }
 
-  private connection({ id, transport, liveness, openedAt }: Connection): ConnectionView {
+  private connection({ id, transport, missedPongs, openedAt }: Connection): ConnectionView {
     return {
       id,
       state: transport.state,
-      missedPongs: liveness.missedPongs,
+      missedPongs,
       bufferedBytes: transport.bufferedAmount,
       openedAt: this.iso(openedAt),
     };

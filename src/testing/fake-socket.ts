@@ -56,6 +56,10 @@ export class FakeSocket implements Transport {
     if (peer === 'closed') this.state = 'closed';
   }
 
+  get isOpen(): boolean {
+    return this.state === 'open';
+  }
+
   /** The connection that the socket belongs to; set by {@link bind}. */
   get connection(): Connection {
     if (!this.bound) throw new Error('FakeSocket: bind(manager.attach(socket)) comes first');

@@ -67,13 +67,13 @@ export class Model {
     return now - member.activeAt >= this.setting.idle;
   }
 
-  isProven({ state, connection: { liveness } }: ScriptedSocket): boolean {
+  isProven({ state, connection }: ScriptedSocket): boolean {
     return (
       state !== 'open' ||
-      liveness.missedPongs >= this.setting.missed ||
-      liveness.stalledLooks >= STALLED ||
-      liveness.provenBy !== undefined ||
-      liveness.detectedBy !== undefined
+      connection.missedPongs >= this.setting.missed ||
+      connection.stalledLooks >= STALLED ||
+      connection.provenBy !== undefined ||
+      connection.detectedBy !== undefined
     );
   }
 
@@ -185,10 +185,10 @@ export function nameOf(member: Member): string {
 }
 
 function isAccused(socket: ScriptedSocket, model: Model): boolean {
-  const { liveness } = socket.connection;
+  const { connection } = socket;
   // A byte that nobody has looked at yet acquits.
-  const isSilent = liveness.bytesSeen === socket.bytesRead;
-  return model.isProven(socket) || (liveness.suspectedAt !== undefined && isSilent);
+  const isSilent = connection.bytesSeen === socket.bytesRead;
+  return model.isProven(socket) || (connection.suspectedAt !== undefined && isSilent);
 }
 
 function least(members: readonly Member[], of: (member: Member) => number): Member[] {

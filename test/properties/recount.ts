@@ -56,7 +56,7 @@ function* recountManagers({ core: { registry }, model, setting }: World): Genera
   if (connections.length !== attached) yield `${connections.length} connections, and ${attached} sockets`;
   if (registry.connectionCount !== connections.length)
     yield `${registry.connectionCount} connections in the books`;
-  const buffered = connections.reduce((sum, { liveness }) => sum + liveness.bufferedSeen, 0);
+  const buffered = connections.reduce((sum, { bufferedSeen }) => sum + bufferedSeen, 0);
   if (registry.bufferedBytes !== buffered)
     yield `${registry.bufferedBytes} bytes waiting instead of ${buffered}`;
   for (const user of USERS) {
@@ -79,12 +79,7 @@ function* recountManagers({ core: { registry }, model, setting }: World): Genera
   }
 }
 
-function* recountStatuses({
-  core: { registry, heartbeat, clock },
-  model,
-  setting,
-  witness,
-}: World): Generator<string> {
+function* recountStatuses({ core: { registry, clock }, model, setting, witness }: World): Generator<string> {
   const now = clock.now();
   const counted = { healthy: 0, idle: 0, zombie: 0, inactive: 0, unknown: 0 };
   for (const { manager } of model.members) counted[manager.status]++;
@@ -92,7 +87,7 @@ function* recountStatuses({
     if (registry.statusCounts[status] !== counted[status])
       yield `${registry.statusCounts[status]} ${status} instead of ${counted[status]}`;
   // A tick that a stall has delayed comes with the next turn.
-  const patience = GRAIN_MS + heartbeat.tickMs + (now === witness.lastStallAt ? Number.POSITIVE_INFINITY : 2);
+  const patience = GRAIN_MS + (now === witness.lastStallAt ? Number.POSITIVE_INFINITY : 2);
   for (const member of model.members) {
     const { status } = member.manager;
     const right = [model.status(member, now), model.status(member, now - patience)];
@@ -111,7 +106,7 @@ function* recountWheel({ core, model }: World): Generator<string> {
   // So many places, and each of so many found in one of its own: nobody is there twice.
   if (size !== there || there !== connections.length) yield `${size} of ${connections.length} in the wheel`;
   for (const connection of connections) {
-    const { slot, position } = connection.liveness;
+    const { slot, position } = connection;
     if (slots[slot]?.[position] !== connection) yield `nobody finds ${connection.id} in the wheel`;
   }
 }
@@ -132,8 +127,7 @@ function* recountQueues({ core, clock, model, setting, witness }: World): Genera
     if (at > Math.max(expiresAt, connection.openedAt) + 2 * GRAIN_MS)
       yield `the credentials of ${connection.id} never end`;
     const lateMs = clock.now() - Math.max(expiresAt, connection.openedAt, witness.lastStallAt);
-    if (lateMs > GRAIN_MS + core.heartbeat.tickMs + 2)
-      yield `${connection.id} has outlived its credentials by ${lateMs} ms`;
+    if (lateMs > GRAIN_MS + 2) yield `${connection.id} has outlived its credentials by ${lateMs} ms`;
   }
   if (expiring.size !== expected)
     yield `${expiring.size} credentials wait for their end instead of ${expected}`;

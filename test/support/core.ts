@@ -202,7 +202,6 @@ export class Core {
   /** As the heartbeat would have it by now: pinged where it had been silent for an interval. */
   private agePlaced(socket: FakeSocket, past: Past, openedAgoMs: number, activeAgoMs: number): void {
     const { connection } = socket;
-    const { liveness } = connection;
     const now = this.clock.now();
     const lookMs = this.options.heartbeat.intervalMs / LOOKS_PER_INTERVAL;
     const isThere =
@@ -212,16 +211,19 @@ export class Core {
     const silentMs = isThere ? Math.min(activeAgoMs, phase * lookMs) : activeAgoMs;
     connection.confirmed = openedAgoMs > 0;
     Object.assign(connection, { openedAt: now - openedAgoMs, lastHeardAt: now - silentMs });
-    liveness.missedPongs = missedPongs;
+    connection.missedPongs = missedPongs;
     if (missedPongs > 0) {
-      liveness.quietLooks = LOOKS_PER_INTERVAL * (missedPongs + 1) - 2;
+      connection.quietLooks = LOOKS_PER_INTERVAL * (missedPongs + 1) - 2;
       connection.ping();
       return;
     }
     const quietLooks = Math.floor(silentMs / lookMs);
     // One more look would count a missed pong, and those are what `missedPongs` says.
-    liveness.quietLooks = Math.min(quietLooks, isThere ? LOOKS_PER_INTERVAL - 2 : 2 * LOOKS_PER_INTERVAL - 4);
-    if (liveness.quietLooks >= LOOKS_PER_INTERVAL - 1) connection.ping();
+    connection.quietLooks = Math.min(
+      quietLooks,
+      isThere ? LOOKS_PER_INTERVAL - 2 : 2 * LOOKS_PER_INTERVAL - 4,
+    );
+    if (connection.quietLooks >= LOOKS_PER_INTERVAL - 1) connection.ping();
   }
 }
 

@@ -32,6 +32,25 @@ describe('DueQueue', () => {
     expect(upTo(queue, 2_000)).toEqual([]);
   });
 
+  it('says when the next one comes up, and when one that is put down will', () => {
+    const queue = new DueQueue<Item>(50, 1_000);
+    expect(queue.nextDue(Number.MAX_SAFE_INTEGER)).toBeUndefined();
+    expect(queue.schedule(new Item('late'), 9_260)).toBe(9_300);
+    const early = new Item('early');
+    expect(queue.schedule(early, 1_101)).toBe(1_150);
+    expect(queue.schedule(new Item('overdue'), 3)).toBe(1_050);
+    expect(queue.nextDue(1_049)).toBeUndefined();
+    expect(queue.nextDue(1_050)).toBe(1_050);
+    // Few buckets in a long time, and many ticks in a short one.
+    expect(queue.nextDue(1_000_000)).toBe(1_050);
+    upTo(queue, 1_050);
+    expect(queue.nextDue(1_149)).toBeUndefined();
+    expect(queue.nextDue(1_150)).toBe(1_150);
+    queue.cancel(early);
+    expect(queue.nextDue(9_299)).toBeUndefined();
+    expect(queue.nextDue(9_300)).toBe(9_300);
+  });
+
   it('moves an item instead of keeping it twice', () => {
     const queue = new DueQueue<Item>(50, 0);
     const item = new Item('moved');

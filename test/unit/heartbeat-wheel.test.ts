@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { HeartbeatWheel } from '../../src/liveness/heartbeat-wheel.js';
 import type { Connection } from '../../src/manager/connection.js';
 
-const aConnection = () => ({ liveness: { slot: -1, position: -1 } }) as unknown as Connection;
+const aConnection = () => ({ slot: -1, position: -1 }) as unknown as Connection;
 
 function turn(wheel: HeartbeatWheel, visit: (connection: Connection) => void): void {
   for (let i = 0; i < wheel.slotCount; i++) wheel.advance(visit);
@@ -74,16 +74,38 @@ describe('HeartbeatWheel', () => {
     expect(seen).toHaveLength(9);
   });
 
-  it('spreads a crowd that comes together', () => {
+  it.each([100, 1_000, 10_000])('spreads a crowd of %d that comes together', (count) => {
     const wheel = new HeartbeatWheel(15_000);
-    const count = 10_000;
-    for (let i = 0; i < count; i++) wheel.add(aConnection(), 18);
+    const runs = Array.from({ length: count }, () => wheel.add(aConnection(), 5));
     let most = 0;
     for (let slot = 0; slot < wheel.slotCount; slot++) {
       let members = 0;
       wheel.advance(() => members++);
       most = Math.max(most, members);
     }
-    expect(most).toBeLessThanOrEqual(16 + 1 + (2 * count) / wheel.slotCount);
+    expect(most).toBeLessThanOrEqual(16 + Math.max(16, (1.25 * count) / wheel.slotCount));
+    // ... and each slot's part over the four looks of an interval.
+    const ofLook = [0, 1, 2, 3].map((look) => runs.filter((run) => run % 4 === look).length);
+    if (count >= 1_000) expect(Math.max(...ofLook)).toBeLessThanOrEqual(Math.min(...ofLook) * 1.5);
+  });
+
+  it('keeps those together who come one after another, and lets nobody wait for them', () => {
+    const wheel = new HeartbeatWheel(15_000);
+    const all = Array.from({ length: 4_000 }, aConnection);
+    for (const connection of all) wheel.add(connection, 5);
+    const moves = all.filter((connection, i) => connection.slot !== (all[i - 1] ?? connection).slot);
+    expect(moves.length).toBeLessThanOrEqual(all.length / 16);
+    // A newcomer of another time comes into its own slot, where that is not crowded.
+    const other = aConnection();
+    wheel.remove(all[0] as Connection);
+    const seen: number[] = [];
+    const empty = new HeartbeatWheel(15_000);
+    empty.add(aConnection(), 1);
+    empty.add(other, 3);
+    for (let tick = 1; tick <= empty.slotCount; tick++)
+      empty.advance((connection) => {
+        if (connection === other) seen.push(tick);
+      });
+    expect(seen).toEqual([3]);
   });
 });

@@ -147,14 +147,22 @@ describe('a client that answers', () => {
     const sockets = await Promise.all(Array.from({ length: 1_000 }, () => core.admit('alice')));
     await core.clock.advance(60_000);
     const pings = () => sockets.reduce((sum, { socket }) => sum + (socket?.pings ?? 0), 0);
-    let most = 0;
+    const inTicks: number[] = [];
     for (let tick = 0; tick < 150; tick++) {
       const before = pings();
       await core.clock.advance(100);
-      most = Math.max(most, pings() - before);
+      inTicks.push(pings() - before);
     }
-    // Evenly would be 7 in 100 ms; all together would be 1,000.
-    expect(most).toBeLessThanOrEqual(100);
+    const sum = (numbers: number[]) => numbers.reduce((a, b) => a + b, 0);
+    expect(sum(inTicks)).toBe(1_000);
+    // Forty times an interval, which would be 25; all together would be 1,000.
+    expect(Math.max(...inTicks)).toBeLessThanOrEqual(60);
+    // In every quarter a quarter.
+    for (const from of [0, 37, 75, 112]) {
+      const quarter = sum(inTicks.slice(from, from + 37));
+      expect(quarter).toBeGreaterThan(150);
+      expect(quarter).toBeLessThan(350);
+    }
   });
 
   it('is never pinged while it sends', async () => {

@@ -113,7 +113,7 @@ describe('a session that a listener ends during a look', () => {
   it('leaves no bytes behind in the sum of what waits', async () => {
     const core = await Core.start(heartbeat(1_000));
     const { manager, socket } = core.place({ ...LIVE, connection: 'silent' });
-    Object.assign(socket?.connection.liveness ?? {}, { suspectedAt: core.clock.now() });
+    Object.assign(socket?.connection ?? {}, { suspectedAt: core.clock.now() });
     Object.assign(socket ?? {}, { bufferedAmount: 50 });
     core.events.events$.subscribe((event) => {
       if (event.type === 'recovered') void manager.close({ reason: 'left' });

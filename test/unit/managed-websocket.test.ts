@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import { type AddressInfo, Socket } from 'node:net';
 import type { Writable } from 'node:stream';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { WebSocket, WebSocketServer } from 'ws';
 import { managerOf } from '../../src/admission/current-manager.decorator.js';
 import {
@@ -9,8 +9,8 @@ import {
   connectionOf,
   type ManagedWebSocket,
   managedWebSocketClass,
-  WebSocketTransport,
 } from '../../src/admission/managed-websocket.js';
+import { WebSocketTransport } from '../../src/admission/websocket-transport.js';
 import type { Connection } from '../../src/manager/connection.js';
 import { Core } from '../support/core.js';
 
@@ -292,33 +292,44 @@ describe('what the client sends', () => {
     expect(connection.lastHeardAt).toBe(core.clock.now());
   });
 
-  it('is whole, wherever the network cuts it and whatever pong comes within', async () => {
-    const { server, client } = await connect();
-    const bytes = Buffer.concat([
-      frame(0x8a),
-      frame(0x81, 'one'),
-      frame(0x8a, 'still here'),
-      frame(0x01, 'two, in '),
-      frame(0x8a),
-      frame(0x80, 'parts'),
-      frame(0x8a),
-    ]);
-    const { _socket: stream } = client as unknown as { _socket: Socket };
-    const heard: string[] = [];
-    let pongs = 0;
-    server.on('message', (data) => heard.push(String(data)));
-    server.on('pong', () => pongs++);
-    for (let cut = 1; cut <= bytes.length; cut++) {
-      heard.length = pongs = 0;
-      const before = transportOf(server).bytesRead;
-      stream.write(bytes.subarray(0, cut));
-      // Only then is it two reads.
-      await expect.poll(() => transportOf(server).bytesRead, { interval: 1 }).toBe(before + cut);
-      stream.write(bytes.subarray(cut));
-      await expect.poll(() => pongs, { interval: 1 }).toBe(4);
-      expect(heard).toEqual(['one', 'two, in parts']);
-    }
-  });
+  it.each([
+    ['and we', true],
+    ['and the application', false],
+  ])(
+    'is whole, wherever the network cuts it and whatever pong comes within (%s hear of it)',
+    async (_, isOurs) => {
+      const { server, client, connection } = await connect();
+      if (isOurs) {
+        connection.ping();
+        await expect.poll(() => connection.pingedAt, { interval: 1 }).toBeUndefined();
+      }
+      const bytes = Buffer.concat([
+        frame(0x8a),
+        frame(0x81, 'one'),
+        frame(0x8a, 'still here'),
+        frame(0x01, 'two, in '),
+        frame(0x8a),
+        frame(0x80, 'parts'),
+        frame(0x8a),
+      ]);
+      const { _socket: stream } = client as unknown as { _socket: Socket };
+      const heard: string[] = [];
+      let pongs = 0;
+      server.on('message', (data) => heard.push(String(data)));
+      if (isOurs) vi.spyOn(connection, 'notePong').mockImplementation(() => void pongs++);
+      else server.on('pong', () => pongs++);
+      for (let cut = 1; cut <= bytes.length; cut++) {
+        heard.length = pongs = 0;
+        const before = transportOf(server).bytesRead;
+        stream.write(bytes.subarray(0, cut));
+        // Only then is it two reads.
+        await expect.poll(() => transportOf(server).bytesRead, { interval: 1 }).toBe(before + cut);
+        stream.write(bytes.subarray(cut));
+        await expect.poll(() => pongs, { interval: 1 }).toBe(4);
+        expect(heard).toEqual(['one', 'two, in parts']);
+      }
+    },
+  );
 
   it('leaves nothing in memory when it was a pong', async () => {
     const { server, client } = await connect();
@@ -338,6 +349,100 @@ describe('what the client sends', () => {
     expect(receiver._mask).toBeUndefined();
     // Pushed, shifted, and the room for more given back.
     expect(lengths).toEqual([1, 0, 0]);
+  });
+});
+
+describe('the answer to a ping of ours', () => {
+  /** Pinged once already, from when on its pongs are looked out for. */
+  async function pinged() {
+    const pair = await connect();
+    const { connection, server } = pair;
+    const ping = async () => {
+      connection.ping();
+      await expect.poll(() => connection.pingedAt, { interval: 1 }).toBeUndefined();
+    };
+    await ping();
+    const { _receiver: receiver } = server as unknown as { _receiver: Writable };
+    return { ...pair, receiver, ping };
+  }
+
+  it('is life, and is nothing for ws to read', async () => {
+    const { connection, receiver, ping, stream, transport, server } = await pinged();
+    const read = vi.spyOn(receiver, 'write');
+    const emitted = vi.spyOn(server, 'emit');
+    connection.missedPongs = 1;
+    await ping();
+    expect(connection.missedPongs).toBe(0);
+    expect(emitted).not.toHaveBeenCalled();
+    expect(read).not.toHaveBeenCalled();
+    expect(transport.bytesRead).toBe(stream.bytesRead);
+  });
+
+  const LIKE_A_PONG = Buffer.from([0x8a, 0x80, 0, 0, 0, 0]);
+
+  it.each([
+    ['a message without text', [frame(0x81)], ''],
+    ['the payload of a message', [Buffer.from([0x82, 0x86, 0, 0, 0, 0]), LIKE_A_PONG], 'ioAAAAAA'],
+    [
+      'the second byte of a frame, and on',
+      [Buffer.from([0x82]), LIKE_A_PONG, Buffer.from([...Buffer.from('abcdefgh'), 0])],
+      'gGFiY+RlZmfoAA==',
+    ],
+  ])('is not taken for %s', async (_, reads, expected) => {
+    const { client, connection, server, stream } = await pinged();
+    const pong = vi.spyOn(connection, 'notePong');
+    const heard: string[] = [];
+    server.on('message', (data: Buffer) => heard.push(data.toString('base64')));
+    const { _socket: network } = client as unknown as { _socket: Socket };
+    for (const read of reads) {
+      const before = stream.bytesRead;
+      network.write(read);
+      await expect.poll(() => stream.bytesRead, { interval: 1 }).toBe(before + read.length);
+    }
+    await expect.poll(() => heard, { interval: 1 }).toEqual([expected]);
+    expect(pong).not.toHaveBeenCalled();
+  });
+
+  it('is heard by the application, if it listens', async () => {
+    const { ping, server } = await pinged();
+    const heard: string[] = [];
+    server.on('pong', (data) => heard.push(String(data)));
+    await ping();
+    expect(heard).toEqual(['']);
+  });
+
+  it('is left to ws once the socket is closing', async () => {
+    const { connection, server, client, receiver } = await pinged();
+    const read = vi.spyOn(receiver, 'write');
+    const noted = vi.spyOn(connection, 'notePong');
+    server.close(4000);
+    client.pong();
+    await once(server, 'close');
+    expect(read).toHaveBeenCalled();
+    expect(noted).toHaveBeenCalledTimes(1);
+  });
+
+  it('leaves ws its way of no longer listening to a peer that breaks the protocol', async () => {
+    const { client, stream, closed } = await pinged();
+    const ours = stream.listeners('data');
+    expect(stream.rawListeners('data')).toHaveLength(1);
+    expect(ours).toHaveLength(1);
+    (client as unknown as { _socket: Socket })._socket.write(Buffer.from([0xff, 0xff]));
+    expect(await closed).toEqual([1002, '']);
+    expect(stream.listenerCount('data')).toBe(0);
+    expect(listenerFailures).toEqual([]);
+  });
+
+  it('is left to ws where somebody else reads the socket too', async () => {
+    const { transport, stream, server } = await connect();
+    const bytes: number[] = [];
+    stream.on('data', (chunk: Buffer) => bytes.push(chunk.length));
+    const [theirs] = stream.listeners('data');
+    transport.ping();
+    await once(server, 'pong');
+    expect(stream.listeners('data')[0]).toBe(theirs);
+    expect(bytes).toEqual([6]);
+    expect(transport.bytesRead).toBe(stream.bytesRead);
   });
 });
 

@@ -23,7 +23,7 @@ async function withPeers(...peers: FakePeer[]) {
     });
     return core.clock.now();
   };
-  const suspects = () => sockets.map(({ connection }) => connection.liveness.suspectedAt !== undefined);
+  const suspects = () => sockets.map(({ connection }) => connection.suspectedAt !== undefined);
   return { core, sockets, managers, user, probe, probedAt: () => probedAt, suspects };
 }
 
@@ -52,11 +52,11 @@ describe('a probe', () => {
         signal: 'missed_pongs',
       },
     ]);
-    const suspectedAt = sockets[0]?.connection.liveness.suspectedAt;
+    const suspectedAt = sockets[0]?.connection.suspectedAt;
     probe();
     await core.clock.advance(PROBE_MS);
     expect(core.reportedOf('suspected')).toHaveLength(1);
-    expect(sockets[0]?.connection.liveness.suspectedAt).toBe(suspectedAt);
+    expect(sockets[0]?.connection.suspectedAt).toBe(suspectedAt);
   });
 
   it('acquits by any byte, also one that no event tells of', async () => {
@@ -118,10 +118,12 @@ describe('a probe', () => {
 
   it('leaves nobody listening, and no timer', async () => {
     const { core, sockets, probe } = await withPeers('silent', 'answers', { answersAfterMs: 3_000 });
+    // Until nothing is due that comes with time alone.
+    await core.clock.advance(10_000);
     const timers = core.clock.timerCount;
     probe();
     await core.clock.advance(PROBE_MS);
-    for (const { connection } of sockets) expect(connection.liveness.heardListeners).toBeUndefined();
+    for (const { connection } of sockets) expect(connection.heardListeners).toBeUndefined();
     expect(core.clock.timerCount).toBe(timers);
     await core.clock.advance(PROBE_MS);
     for (const socket of sockets.slice(0, 1)) socket.become('answers');
@@ -205,7 +207,7 @@ describe('a detector', () => {
     Object.assign(socket as FakeSocket, { bufferedAmount: 77 });
     socket?.trickle();
     socket?.connection.lookForBytes();
-    Object.assign(socket?.connection.liveness ?? {}, { missedPongs: 1 });
+    Object.assign(socket?.connection ?? {}, { missedPongs: 1 });
     await core.clock.advance(1_000);
     void core.detector.probe(manager.user);
     await core.clock.settle();
@@ -223,6 +225,33 @@ describe('a detector', () => {
         bufferedBytes: 77,
       },
     ]);
+  });
+
+  it('is asked again where we did not read for a while', async () => {
+    const core = await Core.start({ heartbeat: { intervalMs: 1_000 }, cleanup: { intervalMs: 3_600_000 } });
+    let asked = 0;
+    core.detector.register({
+      name: 'counting',
+      examine: () => {
+        asked++;
+        return undefined;
+      },
+    });
+    const { socket } = core.place({ userId: 'alice' });
+    if (!socket) return expect.unreachable();
+    const talk = async (ms: number) => {
+      for (let i = 0; i < ms / 100; i++) {
+        socket.receive();
+        await core.clock.advance(100);
+      }
+    };
+    await talk(3_000);
+    socket.paused = true;
+    await core.clock.advance(10_000);
+    socket.paused = false;
+    asked = 0;
+    await talk(10_000);
+    expect(asked).toBeGreaterThanOrEqual(9);
   });
 
   it('is asked once a beat for every connection', async () => {

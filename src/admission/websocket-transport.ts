@@ -1,0 +1,117 @@
+import type { Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
+import type { Transport } from '../manager/transport.interface.js';
+import { CLOSED, type ManagedWebSocket, OPEN } from './managed-websocket.js';
+
+/** As an upgrade listener gets it, so its byte counters are public. */
+type NetworkSocket = Duplex &
+  Partial<Pick<Socket, 'bytesRead' | 'bytesWritten'>> & { [TRANSPORT]?: WebSocketTransport };
+type DataListener = (this: NetworkSocket, chunk: Buffer) => void;
+
+const TRANSPORT: unique symbol = Symbol.for('nestjs-websocket-manager:transport');
+
+/** A WebSocket, and the socket under it. */
+export class WebSocketTransport implements Transport {
+  /** Bytes that we have seen come in; undefined: the socket counts them. */
+  private received: number | undefined = undefined;
+
+  constructor(
+    private readonly webSocket: ManagedWebSocket,
+    private readonly socket: NetworkSocket,
+  ) {}
+
+  get isOpen(): boolean {
+    return this.webSocket.readyState === OPEN;
+  }
+
+  get state(): 'open' | 'closing' | 'closed' {
+    const { readyState } = this.webSocket;
+    if (readyState === OPEN) return this.socket.destroyed ? 'closed' : 'open';
+    return readyState === CLOSED ? 'closed' : 'closing';
+  }
+
+  get paused(): boolean {
+    return this.webSocket.isPaused;
+  }
+
+  get bytesRead(): number {
+    return this.received ?? this.socket.bytesRead ?? 0;
+  }
+
+  get bytesWritten(): number {
+    return this.socket.bytesWritten ?? 0;
+  }
+
+  get bytesQueued(): number {
+    return this.socket.writableLength;
+  }
+
+  get bufferedAmount(): number {
+    return this.webSocket.bufferedAmount;
+  }
+
+  ping(): void {
+    if (this.webSocket.readyState !== OPEN) return;
+    // Before the first ping there is no pong to hear, and most connections of a busy application have gone by then.
+    if (this.received === undefined) this.listen();
+    this.webSocket.askWhoIsThere();
+  }
+
+  send(data: string): void {
+    if (this.webSocket.readyState === OPEN) this.webSocket.sendUncounted(data);
+  }
+
+  close(code: number, reason: string): void {
+    this.webSocket.close(code, reason);
+  }
+
+  terminate(): void {
+    this.webSocket.terminate();
+  }
+
+  /**
+   * Takes the place of the one who reads frames, to hand everything on but our pongs: those of all idle connections are
+   * most of what a server with many of them reads, and the reader's part is half of what one costs.
+   */
+  private listen(): void {
+    const { socket } = this;
+    const [theirs, ...others] = socket.listeners('data') as DataListener[];
+    if (!theirs || others.length > 0) return;
+    this.received = this.bytesRead;
+    socket[TRANSPORT] = this;
+    socket.off('data', theirs);
+    socket.on('data', listenerBefore(theirs));
+  }
+
+  /** @returns whether it was a pong, and nothing else. */
+  hear(chunk: Buffer): boolean {
+    this.received = (this.received ?? 0) + chunk.length;
+    return (
+      chunk.length === PONG_BYTES &&
+      chunk[0] === FIN_AND_PONG &&
+      chunk[1] === MASKED_AND_EMPTY &&
+      this.webSocket.takePong()
+    );
+  }
+}
+
+/** A header of two bytes and a mask of four. https://www.rfc-editor.org/rfc/rfc6455#section-5.2 */
+const PONG_BYTES = 6;
+const FIN_AND_PONG = 0x8a;
+const MASKED_AND_EMPTY = 0x80;
+
+/** The listener of `ws`, which all of its sockets share, and ours before it. */
+const listenersBefore = new WeakMap<DataListener, DataListener>();
+
+function listenerBefore(theirs: DataListener): DataListener {
+  let ours = listenersBefore.get(theirs);
+  if (!ours) {
+    ours = function (chunk) {
+      if (!this[TRANSPORT]?.hear(chunk)) theirs.call(this, chunk);
+    };
+    // As `once` does it: who takes theirs off a socket takes off this.
+    Object.assign(ours, { listener: theirs });
+    listenersBefore.set(theirs, ours);
+  }
+  return ours;
+}
