@@ -178,6 +178,10 @@ export function managedWebSocketClass(base: WebSocketClass, sink: SocketErrorSin
     override emit(event: string, ...args: unknown[]): boolean {
       const connection = this[CONNECTION];
       switch (event) {
+        case 'open':
+          // At the handshake, before anybody can listen.
+          if (this.listenerCount('open') === 0) return false;
+          break;
         case 'message':
           // Refused, or no longer anybody's: the application must not see it.
           if (!connection || connection.detached) return false;

@@ -136,7 +136,10 @@ export class Heartbeat {
   }
 
   private sleep(): void {
-    this.timer = this.clock.setTimeout(() => this.tick(), Math.ceil(this.nextTick - this.clock.now()));
+    const untilTick = this.nextTick - this.clock.now();
+    // Who is behind catches up at the pace of the ticks: between two of them the peers have their time.
+    const ms = untilTick > 0 ? Math.ceil(untilTick) : this.wheel.tickMs;
+    this.timer = this.clock.setTimeout(() => this.tick(), ms);
   }
 
   private tick(): void {

@@ -257,6 +257,11 @@ export class Connection implements Due {
     this.disconnectHooks.push(hook);
   }
 
+  /** The socket is closed, and no disconnect hook of the application is to be waited for. */
+  get isGone(): boolean {
+    return this.closed !== undefined && this.disconnectHooks === undefined;
+  }
+
   /** Resolves when the socket is closed and the application's disconnect hooks are done: whether all went well. */
   async whenGone(): Promise<boolean> {
     if (!this.closed) {

@@ -12,17 +12,19 @@ import { UserRecord } from './user-record.js';
 
 /** What the other rooms want to hear of, at once and in the same turn. None of it may throw. */
 export interface RegistryObserver {
-  connectionAdded?(connection: Connection): void;
-  connectionRemoved?(connection: Connection): void;
-  managerAdded?(manager: Manager): void;
-  managerRemoved?(manager: Manager): void;
+  connectionAdded?: (connection: Connection) => void;
+  connectionRemoved?: (connection: Connection) => void;
+  managerAdded?: (manager: Manager) => void;
+  managerRemoved?: (manager: Manager) => void;
   /** Something changed that the manager's status follows from. */
-  managerTouched?(manager: Manager): void;
+  managerTouched?: (manager: Manager) => void;
   /** Whether something is kept for the user that has to outlive the last manager. */
-  remembers?(user: UserRecord): boolean;
+  remembers?: (user: UserRecord) => boolean;
   /** Nothing is left of the user: whatever is kept for it can go. */
-  userForgotten?(user: UserRecord): void;
+  userForgotten?: (user: UserRecord) => void;
 }
+
+type Listeners = { readonly [Name in keyof RegistryObserver]-?: NonNullable<RegistryObserver[Name]>[] };
 
 /** How close to its time a forgotten user's record goes; nothing depends on it. */
 const FORGET_GRANULARITY_MS = 100;
@@ -41,7 +43,16 @@ export class ManagerRegistry {
     inactive: 0,
     unknown: 0,
   };
-  private readonly observers: RegistryObserver[] = [];
+  /** By what they want to hear of: most of them hear of little, and each newcomer tells all of them. */
+  private readonly listeners: Listeners = {
+    connectionAdded: [],
+    connectionRemoved: [],
+    managerAdded: [],
+    managerRemoved: [],
+    managerTouched: [],
+    remembers: [],
+    userForgotten: [],
+  };
   private readonly unused: DueQueue<UserRecord>;
   private openConnections = 0;
   private buffered = 0;
@@ -56,7 +67,10 @@ export class ManagerRegistry {
   }
 
   observe(observer: RegistryObserver): void {
-    this.observers.push(observer);
+    for (const name of Object.keys(this.listeners) as (keyof Listeners)[]) {
+      const listener = observer[name];
+      if (listener) (this.listeners[name] as unknown[]).push(listener);
+    }
   }
 
   get managerCount(): number {
@@ -130,7 +144,7 @@ export class ManagerRegistry {
     user.add(manager);
     this.byStatus[manager.status]++;
     this.pressureChanged(user);
-    for (const observer of this.observers) observer.managerAdded?.(manager);
+    for (const listener of this.listeners.managerAdded) listener(manager);
     return manager;
   }
 
@@ -140,7 +154,7 @@ export class ManagerRegistry {
     manager.user.remove(manager);
     this.byStatus[manager.status]--;
     this.pressureChanged(manager.user);
-    for (const observer of this.observers) observer.managerRemoved?.(manager);
+    for (const listener of this.listeners.managerRemoved) listener(manager);
     this.forgetIfUnused(manager.user);
   }
 
@@ -161,25 +175,25 @@ export class ManagerRegistry {
 
   touched(manager: Manager): void {
     if (!manager.isOpen) return;
-    for (const observer of this.observers) observer.managerTouched?.(manager);
+    for (const listener of this.listeners.managerTouched) listener(manager);
   }
 
   connectionAdded(connection: Connection): void {
     this.openConnections++;
-    for (const observer of this.observers) observer.connectionAdded?.(connection);
+    for (const listener of this.listeners.connectionAdded) listener(connection);
   }
 
   connectionRemoved(connection: Connection): void {
     this.openConnections--;
     this.noteBuffered(connection, 0);
-    for (const observer of this.observers) observer.connectionRemoved?.(connection);
+    for (const listener of this.listeners.connectionRemoved) listener(connection);
   }
 
   /** What is kept for a user outlives the last manager by the grace, so that a reload changes nothing. */
   forgetIfUnused(user: UserRecord): void {
     // A sweep that looks after who is remembered does not make the time begin anew; coming back does.
     if (!user.isUnused || user.dueTick !== NOT_QUEUED) return;
-    const isRemembered = this.observers.some((observer) => observer.remembers?.(user));
+    const isRemembered = this.listeners.remembers.some((remembers) => remembers(user));
     if (isRemembered) this.unused.schedule(user, this.clock.now() + this.options.cleanup.graceMs);
     else this.forget(user);
   }
@@ -196,7 +210,7 @@ export class ManagerRegistry {
     this.unused.cancel(user);
     toggle(this.pressured, user, false);
     toggle(this.full, user, false);
-    for (const observer of this.observers) observer.userForgotten?.(user);
+    for (const listener of this.listeners.userForgotten) listener(user);
   }
 }
 

@@ -24,6 +24,8 @@ export interface Ending {
 }
 
 const NONE: readonly Connection[] = [];
+/** The end of nearly all: nobody waited for it, and nothing was to be waited for. */
+const WENT_WELL = Promise.resolve(true);
 
 /** An application's hook for the end of a manager. */
 export type CloseHook = (reason: EndReason) => unknown;
@@ -53,6 +55,7 @@ export class Manager implements Due {
   private closeHooks: CloseHook[] | undefined;
   private aliveCheck: (() => boolean | Promise<boolean>) | undefined;
   private ending: Promise<boolean> | undefined;
+  private settleEnding: ((wentWell: boolean) => void) | undefined;
 
   constructor(
     readonly registry: ManagerRegistry,
@@ -207,16 +210,21 @@ export class Manager implements Due {
    * application's hooks went well. A second call changes nothing and gives the same promise.
    */
   close(ending: Ending): Promise<boolean> {
-    if (this.ending) return this.ending;
+    if (!this.isOpen) return this.whenEnded();
     // Before anybody hears of it: whoever does may call this again.
-    let settle: (wentWell: boolean) => void = () => {};
-    this.ending = new Promise((resolve) => {
-      settle = resolve;
-    });
     this.endedBy = ending.reason;
     this.registry.remove(this);
     this.reportEviction(ending);
-    void this.finish(ending).then(settle);
+    const gone = this.finish(ending);
+    if (gone === true && !this.ending) this.ending = WENT_WELL;
+    else void Promise.resolve(gone).then((wentWell) => this.settleEnding?.(wentWell));
+    return this.whenEnded();
+  }
+
+  private whenEnded(): Promise<boolean> {
+    this.ending ??= new Promise((resolve) => {
+      this.settleEnding = resolve;
+    });
     return this.ending;
   }
 
@@ -236,7 +244,8 @@ export class Manager implements Due {
     });
   }
 
-  private async finish(ending: Ending): Promise<boolean> {
+  /** @returns whether the application's hooks went well: at once, where none has to be waited for. */
+  private finish(ending: Ending): true | Promise<boolean> {
     const { connections } = this;
     this.connections = NONE;
     const { reason } = ending;
@@ -247,6 +256,16 @@ export class Manager implements Due {
       if (!connection.closed) connection.goodbye({ reason: told, retryAfterMs: ending.retryAfterMs });
     }
     const hooks = ending.withoutHooks ? undefined : this.closeHooks;
+    if (!hooks && connections.every(({ isGone }) => isGone)) return true;
+    return this.waitForTheEnd(ending, connections, hooks);
+  }
+
+  private async waitForTheEnd(
+    ending: Ending,
+    connections: readonly Connection[],
+    hooks: readonly CloseHook[] | undefined,
+  ): Promise<boolean> {
+    const { reason } = ending;
     const hooksWentWell = hooks ? await this.runHooks(hooks, reason) : true;
     if (reason === 'no_pong') for (const connection of connections) connection.transport.terminate();
     if (ending.withoutHooks) return true;
