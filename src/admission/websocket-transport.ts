@@ -5,7 +5,7 @@ import { CLOSED, type ManagedWebSocket, OPEN } from './managed-websocket.js';
 
 /** As an upgrade listener gets it, so its byte counters are public. */
 type NetworkSocket = Duplex &
-  Partial<Pick<Socket, 'bytesRead' | 'bytesWritten'>> & { [TRANSPORT]?: WebSocketTransport };
+  Partial<Pick<Socket, 'bytesRead' | 'bytesWritten'>> & { [TRANSPORT]?: WebSocketTransport | undefined };
 type DataListener = (this: NetworkSocket, chunk: Buffer) => void;
 
 const TRANSPORT: unique symbol = Symbol.for('nestjs-websocket-manager:transport');
@@ -67,6 +67,10 @@ export class WebSocketTransport implements Transport {
 
   terminate(): void {
     this.webSocket.terminate();
+  }
+
+  letGo(): void {
+    if (this.received !== undefined) this.socket[TRANSPORT] = undefined;
   }
 
   /**

@@ -242,6 +242,7 @@ export class Connection implements Due {
   /** The socket is closed. Called by the transport, once, before the application hears of it. */
   noteClosed(code: number, reason: string): void {
     this.closed = { code, reason };
+    this.transport.letGo?.();
     if (this.terminateTimer) this.manager.registry.clock.clearTimeout(this.terminateTimer);
     if (!this.detached) this.manager.detach(this, { reason: 'left', code });
   }

@@ -19,4 +19,6 @@ export interface Transport {
   close(code: number, reason: string): void;
   /** Drops the socket at once. Harmless when it is gone already. */
   terminate(): void;
+  /** It has closed: nothing may lead from the socket, which Node keeps for a while, to the session that it was of. */
+  letGo?(): void;
 }

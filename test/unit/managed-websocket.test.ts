@@ -433,6 +433,18 @@ describe('the answer to a ping of ours', () => {
     expect(listenerFailures).toEqual([]);
   });
 
+  it('is no reason to keep a session in memory with a socket that has closed', async () => {
+    const { client, server, stream } = await pinged();
+    const leadsToUs = () =>
+      Object.getOwnPropertySymbols(stream).filter(
+        (symbol) => (stream as unknown as Record<symbol, unknown>)[symbol] instanceof WebSocketTransport,
+      );
+    expect(leadsToUs()).toHaveLength(1);
+    client.close();
+    await once(server, 'close');
+    expect(leadsToUs()).toEqual([]);
+  });
+
   it('is left to ws where somebody else reads the socket too', async () => {
     const { transport, stream, server } = await connect();
     const bytes: number[] = [];
