@@ -1,4 +1,3 @@
-import { randomUUID } from 'node:crypto';
 import { Inject, Injectable } from '@nestjs/common';
 import { CleanupService } from '../cleanup/cleanup.service.js';
 import { Clock } from '../clock/clock.js';
@@ -6,6 +5,7 @@ import { isThenable } from '../clock/deadline.js';
 import { EventStream } from '../events/event-stream.js';
 import type { AdmissionOutcome } from '../events/vocabulary.js';
 import type { Manager } from '../manager/manager.js';
+import { ManagerIds } from '../manager/manager-ids.js';
 import { ManagerRegistry } from '../manager/manager-registry.js';
 import type { UserRecord } from '../manager/user-record.js';
 import type { SlotHolder, SlotReply, SlotRequest } from '../options/slot-store.interface.js';
@@ -51,6 +51,7 @@ const MOST_ATTEMPTS = 3;
 export class WebSocketManagerFactory {
   /** Admissions of one user are served one at a time. */
   private readonly turns = new Turns<UserRecord>();
+  private readonly ids = new ManagerIds();
 
   constructor(
     private readonly clock: Clock,
@@ -74,7 +75,8 @@ export class WebSocketManagerFactory {
    * @throws LimitFunctionError if `limits.managersPerUser` is a function that failed
    */
   async create(context: UserContext): Promise<Manager> {
-    const admission = await this.admit(checkUserContext(context));
+    const pending = this.admit(checkUserContext(context));
+    const admission = isThenable(pending) ? await pending : pending;
     if (admission.admitted) return admission.manager;
     const { reason, retryAfterMs = 0 } = admission;
     if (reason === 'internal') throw admission.error;
@@ -124,7 +126,7 @@ export class WebSocketManagerFactory {
       return this.refuse(context, startedAt, 'internal', undefined, { error });
     }
     const { userId, priority } = context;
-    const request: SlotRequest = { userId, managerId: newManagerId(), limit, priority };
+    const request: SlotRequest = { userId, managerId: this.ids.next(), limit, priority };
     const admission: PendingAdmission = { user, context, newcomer, startedAt, request };
     // With nobody before us and a store that answers at once, there is no queue to stand in.
     const isFree = !this.turns.isTaken(user) && !this.isNodeFull;
@@ -205,7 +207,7 @@ export class WebSocketManagerFactory {
   private join(user: UserRecord, context: CheckedUserContext, startedAt: number): Admitted | undefined {
     const manager = user.session(context.sessionKey);
     if (!manager) return undefined;
-    this.reportAdmitted(manager, 'joined', startedAt, false);
+    this.reportAdmitted(manager, 'joined', this.clock.now() - startedAt, false);
     return { admitted: true, manager, outcome: 'joined' };
   }
 
@@ -216,9 +218,10 @@ export class WebSocketManagerFactory {
   ) {
     const returned = this.evicted.isReturning(user, context.sessionKey);
     user.limit = request.limit;
-    const manager = this.registry.add(user, request.managerId, context);
+    const now = this.clock.now();
+    const manager = this.registry.add(user, request.managerId, context, now);
     this.noteCount(user, request.limit, count);
-    this.reportAdmitted(manager, outcome, startedAt, returned);
+    this.reportAdmitted(manager, outcome, now - startedAt, returned);
     this.cleanup.startProactive(user);
     return { admitted: true, manager, outcome } as const;
   }
@@ -320,10 +323,9 @@ export class WebSocketManagerFactory {
   private reportAdmitted(
     manager: Manager,
     outcome: AdmissionOutcome,
-    startedAt: number,
+    durationMs: number,
     returned: boolean,
   ): void {
-    const durationMs = this.clock.now() - startedAt;
     this.registry.counters.onAdmission?.(outcome, durationMs, returned);
     if (!this.events.hears('admitted')) return;
     const { pressure } = manager.user;
@@ -372,13 +374,6 @@ interface PendingAdmission {
   readonly reply?: SlotReply | Promise<SlotReply> | undefined;
   /** Begun before its turn, where there was a queue. */
   readonly probe?: Promise<void> | undefined;
-}
-
-/** Node puts a UUID together of twenty pieces, and all of them stay in memory until somebody reads into it. */
-function newManagerId(): string {
-  const id = randomUUID();
-  id.charCodeAt(0);
-  return id;
 }
 
 function flat(reply: SlotReply): { granted: boolean; count: number; elsewhere: readonly SlotHolder[] } {

@@ -138,8 +138,8 @@ export class ManagerRegistry {
   }
 
   /** Makes a manager for a slot that was granted to `managerId`. */
-  add(user: UserRecord, managerId: string, context: CheckedUserContext): Manager {
-    const manager = new Manager(this, user, managerId, context);
+  add(user: UserRecord, managerId: string, context: CheckedUserContext, now: number): Manager {
+    const manager = new Manager(this, user, managerId, context, now);
     this.managers.set(manager.id, manager);
     user.add(manager);
     this.byStatus[manager.status]++;

@@ -36,7 +36,6 @@ export type CloseHook = (reason: EndReason) => unknown;
  */
 export class Manager implements Due {
   dueTick = NOT_QUEUED;
-  readonly createdAt: number;
   /** Last application message, either way; monotonic. */
   lastActivityAt: number;
   /** Open connections, oldest first; a new list whenever it changes. */
@@ -63,9 +62,10 @@ export class Manager implements Due {
     /** Random, and so unguessable. */
     readonly id: string,
     context: CheckedUserContext,
+    /** Monotonic. */
+    readonly createdAt: number,
   ) {
-    this.createdAt = registry.clock.now();
-    this.lastActivityAt = this.createdAt;
+    this.lastActivityAt = createdAt;
     this.sessionKey = context.sessionKey;
     this.priority = context.priority;
     this.metadata = context.metadata;

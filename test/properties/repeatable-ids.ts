@@ -3,6 +3,7 @@ import { syncBuiltinESMExports } from 'node:module';
 
 /** Ids that are the same when a history is lived through again; in no order, as random ones are. */
 let idsMade = 0;
+const ID_BYTES = 16;
 /** What else is drawn: the order in which a drain closes, and when each client may come back. */
 let drawn = 0;
 
@@ -14,19 +15,21 @@ export function restartIds(): void {
 
 /** @returns what makes them random again. */
 export function makeIdsRepeatable(): () => void {
-  const { randomUUID } = crypto;
+  const { randomFillSync } = crypto;
   const { random } = Math;
-  crypto.randomUUID = () => {
-    const scattered = Math.imul(++idsMade, 0x9e3779b1) >>> 0;
-    return `${scattered.toString(16).padStart(8, '0')}-0000-4000-8000-000000000000`;
-  };
+  crypto.randomFillSync = (<T extends NodeJS.ArrayBufferView>(room: T): T => {
+    const bytes = Buffer.from(room.buffer, room.byteOffset, room.byteLength).fill(0);
+    for (let at = 0; at < bytes.length; at += ID_BYTES)
+      bytes.writeUInt32BE(Math.imul(++idsMade, 0x9e3779b1) >>> 0, at);
+    return room;
+  }) as typeof randomFillSync;
   Math.random = () => {
     drawn = (Math.imul(drawn, 1_664_525) + 1_013_904_223) >>> 0;
     return drawn / 2 ** 32;
   };
   syncBuiltinESMExports();
   return () => {
-    crypto.randomUUID = randomUUID;
+    crypto.randomFillSync = randomFillSync;
     Math.random = random;
     syncBuiltinESMExports();
   };

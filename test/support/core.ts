@@ -184,7 +184,7 @@ export class Core {
     const { managersPerUser } = this.options.limits;
     const context = checkUserContext({ userId, sessionKey, priority });
     user.limit = typeof managersPerUser === 'number' ? managersPerUser : managersPerUser(context);
-    const manager = this.registry.add(user, `placed-${++this.placed}`, context);
+    const manager = this.registry.add(user, `placed-${++this.placed}`, context, now);
     const socket = connection === 'none' ? undefined : this.attach(manager, connection);
     Object.assign(manager, { createdAt: now - openedAgoMs, lastActivityAt: now - activeAgoMs });
     if (past.busy) manager.beginWork();
