@@ -149,9 +149,7 @@ describe('below the limit', () => {
     });
     const clients: Stranger[] = [];
     while (clients.length < 3) {
-      const client = await enter(server.socketUrl({ userId: 'alice' }), { autoPong: false });
-      client.socket.on('ping', () => setTimeout(() => client.socket.pong(), 400));
-      clients.push(client);
+      clients.push(await enter(server.socketUrl({ userId: 'alice' }), { answersPingsAfterMs: 400 }));
     }
     await sleep(3_000);
     expect(clients.map(({ closed }) => closed)).toEqual([undefined, undefined, undefined]);

@@ -175,7 +175,7 @@ describe('the log', () => {
     await knock(urlOf('alice'), { origin: 'https://elsewhere.example' });
     await until(() => ofManager().length >= 4, 1_000, 'the lines');
     expect(ofManager()).toEqual([
-      expect.stringMatching(/Evicted manager [\w-]{36} of user alice: evicted, level force/),
+      expect.stringMatching(/Evicted manager [\w-]{22} of user alice: evicted, level force/),
       expect.stringMatching(/Rejected user alice: over_limit, retry after \d+ ms/),
       expect.stringMatching(/Rejected somebody: unauthenticated/),
       expect.stringMatching(/Rejected somebody: forbidden_origin/),

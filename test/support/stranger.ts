@@ -70,6 +70,8 @@ export interface KnockOptions extends ClientOptions {
   readonly protocols?: string | string[];
   /** Resolve as soon as the handshake is done, without waiting for the first frame. */
   readonly bare?: boolean;
+  /** Answers every ping, the first included, which may come with the session frame, so long after it. */
+  readonly answersPingsAfterMs?: number;
 }
 
 export interface Answer {
@@ -82,9 +84,14 @@ export interface Answer {
 }
 
 /** Asks to be let in, and tells what the answer was. */
-export function knock(url: string, { protocols, bare, ...options }: KnockOptions = {}): Promise<Answer> {
+export function knock(
+  url: string,
+  { protocols, bare, answersPingsAfterMs, ...options }: KnockOptions = {},
+): Promise<Answer> {
   const startedAt = performance.now();
-  const socket = new WebSocket(url, protocols, { handshakeTimeout: 20_000, ...options });
+  const autoPong = answersPingsAfterMs === undefined;
+  const socket = new WebSocket(url, protocols, { handshakeTimeout: 20_000, autoPong, ...options });
+  if (!autoPong) socket.on('ping', () => setTimeout(() => socket.pong(), answersPingsAfterMs));
   const client = new Stranger(socket);
   return new Promise((resolve, reject) => {
     const letIn = () => resolve({ client, ms: performance.now() - startedAt });
