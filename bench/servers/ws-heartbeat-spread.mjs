@@ -2,7 +2,7 @@
 import { ready, setting } from './control.mjs';
 import { answerEcho, WebSocketServer } from './ws.mjs';
 
-const PARTS = 128;
+const PARTS = 40;
 
 function heartbeat() {
   this.isAlive = true;

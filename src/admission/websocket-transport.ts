@@ -79,7 +79,7 @@ export class WebSocketTransport implements Transport {
    */
   private listen(): void {
     const { socket } = this;
-    const [theirs, ...others] = socket.listeners('data') as DataListener[];
+    const [theirs, ...others] = socket.rawListeners('data') as DataListener[];
     if (!theirs || others.length > 0) return;
     this.received = this.bytesRead;
     socket[TRANSPORT] = this;

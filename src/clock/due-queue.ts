@@ -52,7 +52,7 @@ export class DueQueue<T extends Due> {
       return undefined;
     }
     let next = Number.POSITIVE_INFINITY;
-    for (const tick of this.buckets.keys()) next = Math.min(next, tick);
+    for (const tick of this.buckets.keys()) if (tick >= this.nextTick) next = Math.min(next, tick);
     return next <= last ? next * this.granularityMs : undefined;
   }
 

@@ -1,9 +1,14 @@
 import type { Connection } from '../manager/connection.js';
 import { LOOKS_PER_INTERVAL } from './assessment.js';
 
-/** A turn of the wheel is cut into this many slots, fewer where they would be shorter than a timer can keep. */
-const MOST_SLOTS = 10;
+/**
+ * A turn of the wheel is cut into ten slots: fewer where they would be shorter than a timer can keep, more where they would
+ * be so long that a first ping is not in time. Each tick wakes the process, which costs more than what it does then.
+ */
+const SLOTS = 10;
 const SHORTEST_TICK_MS = 25;
+const LONGEST_TICK_MS = 375;
+const MOST_SLOTS = 400;
 /** So many of those that come one after another go to one slot, where there is a choice. */
 const RUN = 16;
 /** A slot with more than this, by the average, is crowded. */
@@ -27,7 +32,14 @@ export class HeartbeatWheel {
 
   constructor(intervalMs: number) {
     const turnMs = intervalMs / LOOKS_PER_INTERVAL;
-    const count = Math.max(1, Math.min(MOST_SLOTS, Math.floor(turnMs / SHORTEST_TICK_MS)));
+    const count = Math.min(
+      Math.max(
+        1,
+        Math.min(SLOTS, Math.floor(turnMs / SHORTEST_TICK_MS)),
+        Math.ceil(turnMs / LONGEST_TICK_MS),
+      ),
+      MOST_SLOTS,
+    );
     this.tickMs = turnMs / count;
     this.slots = Array.from({ length: count }, () => []);
   }

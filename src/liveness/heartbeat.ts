@@ -18,6 +18,8 @@ const LATE_MS = 100;
 const LATE_SHARE = 0.25;
 /** The next look without a byte is the one that pings. */
 const LAST_QUIET_LOOK = LOOKS_PER_INTERVAL - 2;
+/** Who is next in the wheel is looked at so long after a late tick, or a tick, whichever is shorter. */
+const AFTER_VOID_MS = 100;
 /** Late ticks in a row after which the next one counts, or a node that is always late would never judge. */
 const MOST_VOIDS = 3;
 
@@ -29,8 +31,9 @@ const MOST_VOIDS = 3;
  * follows at the fourth. So `missedBeforeZombie` are counted at most
  * `(missedBeforeZombie + 1) x intervalMs - intervalMs / 4` after the last byte.
  *
- * Silence is counted in looks on ticks that ran on time, never in clock time: a tick that comes late is left
- * out, so that what waits in the sockets is read before anybody is judged.
+ * Silence is counted in looks on ticks that ran on time, never in clock time: a tick that comes late looks at nobody,
+ * and the next one follows soon, so that what waits in the sockets is read before anybody is judged. The beat goes on
+ * meanwhile, so that ticks which are often a little late find the dead no later.
  */
 @Injectable()
 export class Heartbeat {
@@ -38,7 +41,10 @@ export class Heartbeat {
   private readonly preservation: SelfPreservation;
   private readonly tickListeners: ((now: number) => void)[] = [];
   private timer: TimerHandle | undefined;
+  /** When the timer is to fire. */
   private nextTick = Number.NEGATIVE_INFINITY;
+  /** When the next slot is due by the beat, which goes on whatever happens to the ticks. */
+  private nextSlotAt = 0;
   /** Set where the listeners are to be called before the next tick. */
   private waker: TimerHandle | undefined;
   private wakesAt = Number.POSITIVE_INFINITY;
@@ -102,7 +108,7 @@ export class Heartbeat {
         this.wakesAt = Number.POSITIVE_INFINITY;
         this.tellListeners(this.clock.now());
       },
-      Math.ceil(at - this.clock.now()),
+      Math.max(1, Math.ceil(at - this.clock.now())),
     );
   }
 
@@ -113,7 +119,8 @@ export class Heartbeat {
 
   start(visitor: HeartbeatVisitor): void {
     this.visitor = visitor;
-    this.nextTick = this.clock.now() + this.wheel.tickMs;
+    this.nextSlotAt = this.clock.now() + this.wheel.tickMs;
+    this.nextTick = this.nextSlotAt;
     this.sleep();
   }
 
@@ -121,6 +128,7 @@ export class Heartbeat {
     this.clock.clearTimeout(this.timer);
     this.timer = undefined;
     this.clock.clearTimeout(this.waker);
+    this.wakesAt = Number.POSITIVE_INFINITY;
     this.nextTick = Number.NEGATIVE_INFINITY;
   }
 
@@ -136,10 +144,11 @@ export class Heartbeat {
   }
 
   private sleep(): void {
-    const untilTick = this.nextTick - this.clock.now();
-    // Who is behind catches up at the pace of the ticks: between two of them the peers have their time.
-    const ms = untilTick > 0 ? Math.ceil(untilTick) : this.wheel.tickMs;
-    this.timer = this.clock.setTimeout(() => this.tick(), ms);
+    const now = this.clock.now();
+    // Who is behind, by work of its own too, catches up at the pace of the ticks: between two of them the peers have
+    // their time.
+    if (this.nextTick <= now) this.nextTick = now + this.wheel.tickMs;
+    this.timer = this.clock.setTimeout(() => this.tick(), Math.ceil(this.nextTick - now));
   }
 
   private tick(): void {
@@ -157,21 +166,24 @@ export class Heartbeat {
 
   private comeRound(now: number): void {
     const { tickMs } = this.wheel;
-    const isLate = now - this.nextTick > Math.max(LATE_MS, LATE_SHARE * tickMs);
-    if (isLate && this.voidsInARow < MOST_VOIDS) {
+    const mostLateMs = Math.max(LATE_MS, LATE_SHARE * tickMs);
+    if (now - this.nextTick > mostLateMs && this.voidsInARow < MOST_VOIDS) {
       this.voidsInARow++;
       this.counters.eventLoopVoids++;
-    } else {
-      this.voidsInARow = 0;
-      this.turnWheel(now);
-      // A timer that fires a little late every time must not slow the beat: catch up by one slot, no more.
-      if (now >= this.nextTick) this.turnWheel(now);
+      this.nextTick = now + Math.min(tickMs, AFTER_VOID_MS);
+      return;
     }
-    if (isLate) this.nextTick = now + tickMs;
+    this.voidsInARow = 0;
+    this.turnWheel(now);
+    // A timer that fires a little late every time must not slow the beat: catch up by one slot, no more.
+    if (now >= this.nextSlotAt) this.turnWheel(now);
+    // What a long stall has missed is not made up for.
+    if (now - this.nextSlotAt > mostLateMs) this.nextSlotAt = now + tickMs;
+    this.nextTick = this.nextSlotAt;
   }
 
   private turnWheel(now: number): void {
-    this.nextTick += this.wheel.tickMs;
+    this.nextSlotAt += this.wheel.tickMs;
     this.wheel.advance((connection) => this.look(connection, now));
     this.preservation.tick(now, this.registry.connectionCount);
   }

@@ -228,10 +228,15 @@ export class Connection implements Due {
 
   /** Says why, starts the closing handshake, and sees to it that the socket is gone in bounded time. */
   goodbye({ reason, retryAfterMs }: { reason: DisconnectReason; retryAfterMs?: number | undefined }): void {
-    if (this.transport.state === 'open') {
+    try {
       const { code } = CLOSE_REASONS[reason];
-      this.transport.send(closingFrame(code, reason, retryAfterMs));
-      this.transport.close(code, reason);
+      if (this.transport.state === 'open') {
+        this.transport.send(closingFrame(code, reason, retryAfterMs));
+        this.transport.close(code, reason);
+      }
+    } catch (error) {
+      // A WebSocket class of the application's own: the socket is terminated below.
+      this.manager.registry.events.report({ type: 'hook_failed', hook: 'WebSocket', error });
     }
     // A drain has one deadline for all, and terminates what is left itself.
     if (this.closed || this.terminateTimer || reason === 'draining') return;

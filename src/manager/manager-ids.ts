@@ -9,7 +9,8 @@ const IDS_AT_ONCE = 128;
  * of twenty pieces that all stay in memory until somebody reads into it.
  */
 export class ManagerIds {
-  private readonly random = Buffer.allocUnsafe(ID_BYTES * IDS_AT_ONCE);
+  /** Not of Node's pool: what is not given out yet is not to lie beside what an application sends. */
+  private readonly random = Buffer.alloc(ID_BYTES * IDS_AT_ONCE);
   private used = this.random.length;
 
   next(): string {

@@ -13,6 +13,13 @@ describe('HeartbeatWheel', () => {
     const wheel = new HeartbeatWheel(intervalMs);
     expect(wheel.tickMs * wheel.slotCount).toBeCloseTo(intervalMs / 4, 6);
     expect(wheel.tickMs).toBeGreaterThanOrEqual(25);
+    // Or the first ping of a long interval would not be in time.
+    expect(wheel.tickMs).toBeLessThanOrEqual(375);
+  });
+
+  it('has not more slots than are of use, however long the interval', () => {
+    expect(new HeartbeatWheel(600_000).tickMs).toBe(375);
+    expect(new HeartbeatWheel(86_400_000).slotCount).toBe(400);
   });
 
   it('visits every connection once a turn, and in the slot that was asked for', () => {

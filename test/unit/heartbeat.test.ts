@@ -220,6 +220,20 @@ describe('a stall of our own', () => {
     expect(core.counters.eventLoopVoids).toBeGreaterThan(0);
   });
 
+  it('now and then, and a short one, hides nobody for longer than is promised', async () => {
+    const core = await Core.start(heartbeat(15_000));
+    core.place({ userId: 'alice', connection: 'silent', openedAgoMs: 0 });
+    const startedAt = core.clock.now();
+    // A tick falls into every stall, and is late by 125 ms.
+    await core.clock.advance(200);
+    while (core.count('alice') > 0 && core.clock.now() - startedAt < 90_000) {
+      await core.clock.stall(300);
+      await core.clock.advance(825);
+    }
+    expect(core.counters.eventLoopVoids).toBeGreaterThan(5);
+    expect(core.clock.now() - startedAt).toBeLessThanOrEqual(45_000);
+  });
+
   it('does not hide the dead for ever when every tick is late', async () => {
     const core = await Core.start(heartbeat(1_000));
     core.place({ userId: 'alice' });
