@@ -13,7 +13,7 @@ export const held = {
   metrics: {
     heapBytes: { title: 'heap of an idle connection', unit: 'bytes', aims: { 'nest-ws': 0.35 } },
   },
-  settings: { full: { warmUp: 12_000, count: 2_000 }, short: { warmUp: 6_000, count: 1_000 } },
+  settings: { full: { warmUp: 12_000, count: 2_000 }, short: { warmUp: 12_000, count: 1_000 } },
 
   run: (name, { warmUp, count }) =>
     withServer(name, {}, async (server, load) => {
