@@ -23,12 +23,10 @@ export class HeartbeatWheel {
   private readonly slots: Connection[][];
   private cursor = 0;
   private size = 0;
-  /** Where newcomers go for the moment, and how many more of them. */
+  /** Where newcomers go for the moment, how many more of them, and for which slot they have come. */
   private filling = 0;
   private room = 0;
   private wanted = -1;
-  /** Full turns so far. */
-  turn = 0;
 
   constructor(intervalMs: number) {
     const turnMs = intervalMs / LOOKS_PER_INTERVAL;
@@ -95,7 +93,6 @@ export class HeartbeatWheel {
   /** Moves on by one slot and visits its connections, each once; a visit may remove any of them. */
   advance(visit: (connection: Connection) => void): void {
     this.cursor = (this.cursor + 1) % this.slots.length;
-    if (this.cursor === 0) this.turn++;
     for (const connection of [...(this.slots[this.cursor] as Connection[])]) {
       if (connection.slot === this.cursor) visit(connection);
     }

@@ -5,7 +5,6 @@ import {
   CONNECTION_DETECTOR_METADATA,
   WebSocketDetector,
 } from '../../src/liveness/connection-detector.interface.js';
-import { HeartbeatWheel } from '../../src/liveness/heartbeat-wheel.js';
 import type { FakeSocket } from '../../src/testing/index.js';
 import { Core, type CoreOptions, type Past } from '../support/core.js';
 import { aConnection, aManager, NOW, RULES } from '../support/snapshots.js';
@@ -191,17 +190,6 @@ describe('the score', () => {
   it('falls with what waits to be sent', () => {
     const connections = [aConnection({ bufferedBytes: RULES.maxBufferedBytes / 2 })];
     expect(assess(aManager({ connections }), NOW, RULES).score).toBeCloseTo(0.75, 10);
-  });
-});
-
-describe('the wheel', () => {
-  it('counts its full turns', () => {
-    const wheel = new HeartbeatWheel(15_000);
-    for (let tick = 0; tick < 3 * wheel.slotCount; tick++) {
-      expect(wheel.turn).toBe(Math.floor(tick / wheel.slotCount));
-      wheel.advance(() => {});
-    }
-    expect(wheel.turn).toBe(3);
   });
 });
 

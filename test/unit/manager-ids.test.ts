@@ -1,5 +1,6 @@
+import 'reflect-metadata';
 import { describe, expect, it } from 'vitest';
-import { ManagerIds } from '../../src/manager/manager-ids.js';
+import { ManagerIds } from '../../src/admission/websocket-manager.factory.js';
 
 describe('ManagerIds', () => {
   it('are never the same, and need no escaping in a URL', () => {
