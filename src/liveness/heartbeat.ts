@@ -153,15 +153,16 @@ export class Heartbeat {
 
   private tick(): void {
     const now = this.clock.now();
+    // Timers know whole milliseconds only, so some come before their tick.
+    const isEarly = now < this.nextTick;
+    if (!isEarly) this.tickedAt = now;
     try {
-      // Timers know whole milliseconds only, so some come before their tick.
-      if (now < this.nextTick) return;
-      this.tickedAt = now;
-      this.comeRound(now);
-      this.tellListeners(now);
+      if (!isEarly) this.comeRound(now);
     } finally {
       if (this.timer) this.sleep();
     }
+    // Only now is it known when the next tick is, and what is due before it.
+    if (!isEarly) this.tellListeners(now);
   }
 
   private comeRound(now: number): void {
