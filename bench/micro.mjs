@@ -30,7 +30,6 @@ const LONG_MS = 600_000;
 /** A socket that is open, and to which nothing happens. */
 const STAND_IN = {
   state: 'open',
-  isOpen: true,
   paused: false,
   bytesRead: 0,
   bytesWritten: 0,

@@ -54,6 +54,19 @@ export interface ManagedWebSocket extends WebSocketLike {
   releaseMessages(): void;
 }
 
+/** Set while a text is sent that has nobody to wait for. */
+let isAlone = false;
+
+/** Sends a text that goes out by itself: nothing else is expected in this turn that could go with it. */
+export function sendAlone(socket: WebSocketLike, text: string): void {
+  isAlone = true;
+  try {
+    socket.send(text);
+  } finally {
+    isAlone = false;
+  }
+}
+
 /** The connection of a client, whatever it is: undefined for one that no manager holds. */
 export function connectionOf(client: unknown): Connection | undefined {
   if (typeof client !== 'object' || client === null) return undefined;
@@ -122,7 +135,7 @@ export function managedWebSocketClass(base: WebSocketClass, sink: SocketErrorSin
         super.send(data);
         return;
       }
-      if (this.stream.writableCorked === 0) {
+      if (this.stream.writableCorked === 0 && !isAlone) {
         // What else this turn has to say goes out with it, in one system call.
         this.stream.cork();
         process.nextTick(uncork, this.stream);
@@ -144,10 +157,22 @@ export function managedWebSocketClass(base: WebSocketClass, sink: SocketErrorSin
       return true;
     }
 
+    override pause(): void {
+      this.stir();
+      super.pause();
+    }
+
     override terminate(): void {
+      this.stir();
       // What was sent before is on its way, as it would be without us.
       if (this.stream) uncork(this.stream);
       super.terminate();
+    }
+
+    /** It is to be looked at again. */
+    private stir(): void {
+      const connection = this[CONNECTION];
+      if (connection) connection.isCalm = false;
     }
 
     writeTo(stream: Duplex): void {
@@ -155,6 +180,7 @@ export function managedWebSocketClass(base: WebSocketClass, sink: SocketErrorSin
     }
 
     override close(code?: number, reason?: string): void {
+      this.stir();
       super.close(code, reason);
       endOnce(this.stream);
       endOnce((this as WithReceiver)._receiver);

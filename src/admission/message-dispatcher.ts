@@ -1,6 +1,7 @@
 import type { MessageMappingProperties } from '@nestjs/websockets';
 import { from, isObservable, type ObservableInput, type Subscription } from 'rxjs';
-import { CLOSED, CONNECTION, type ManagedWebSocket, OPEN } from './managed-websocket.js';
+import type { Manager } from '../manager/manager.js';
+import { CLOSED, CONNECTION, type ManagedWebSocket, OPEN, sendAlone } from './managed-websocket.js';
 
 type MessageCallback = MessageMappingProperties['callback'];
 
@@ -75,7 +76,7 @@ export class MessageDispatcher {
       const message = this.parsed(data);
       if (!message) return;
       const index = binding.routes.indexOf?.get(message.event);
-      if (index !== undefined) void this.run(socket, binding.callbacks[index] as MessageCallback, message);
+      if (index !== undefined) this.run(socket, binding.callbacks[index] as MessageCallback, message);
     }
   }
 
@@ -89,22 +90,33 @@ export class MessageDispatcher {
     }
   }
 
-  private async run(
-    socket: ManagedWebSocket,
-    callback: MessageCallback,
-    { data, event }: Message,
-  ): Promise<void> {
+  private run(socket: ManagedWebSocket, callback: MessageCallback, { data, event }: Message): void {
     const manager = socket[CONNECTION]?.manager;
     manager?.workBegins();
+    // Not an asynchronous function: what one keeps of itself while it waits is more than these two.
+    const answered = (answer: unknown) => this.answer(socket, manager, answer);
+    const failed = (error: unknown) => this.fail(manager, error);
     try {
-      const answer: unknown = await callback(data, event as string);
+      Promise.resolve<unknown>(callback(data, event as string)).then(answered, failed);
+    } catch (error) {
+      failed(error);
+    }
+  }
+
+  private answer(socket: ManagedWebSocket, manager: Manager | undefined, answer: unknown): void {
+    try {
       if (isObservable(answer)) this.stream(socket, answer);
-      else this.send(socket, answer);
+      else this.send(socket, answer, manager?.hasOneWork);
     } catch (error) {
       this.report('message handler', error);
     } finally {
       manager?.workEnds();
     }
+  }
+
+  private fail(manager: Manager | undefined, error: unknown): void {
+    this.report('message handler', error);
+    manager?.workEnds();
   }
 
   /** Sends what the observable emits, until it completes or the socket closes. */
@@ -132,9 +144,11 @@ export class MessageDispatcher {
     }
   }
 
-  private send(socket: ManagedWebSocket, answer: unknown): void {
+  private send(socket: ManagedWebSocket, answer: unknown, isAlone = false): void {
     if (answer === undefined || answer === null || socket.readyState !== OPEN) return;
-    socket.send(JSON.stringify(answer));
+    const text = JSON.stringify(answer);
+    if (isAlone) sendAlone(socket, text);
+    else socket.send(text);
   }
 }
 

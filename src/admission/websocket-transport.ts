@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { Transport } from '../manager/transport.interface.js';
-import { CLOSED, type ManagedWebSocket, OPEN } from './managed-websocket.js';
+import { CLOSED, CONNECTION, type ManagedWebSocket, OPEN } from './managed-websocket.js';
 
 /** As an upgrade listener gets it, so its byte counters are public. */
 type NetworkSocket = Duplex &
@@ -20,8 +20,8 @@ export class WebSocketTransport implements Transport {
     private readonly socket: NetworkSocket,
   ) {}
 
-  get isOpen(): boolean {
-    return this.webSocket.readyState === OPEN;
+  get isAttentive(): boolean {
+    return this.received !== undefined;
   }
 
   get state(): 'open' | 'closing' | 'closed' {
@@ -90,6 +90,8 @@ export class WebSocketTransport implements Transport {
   /** @returns whether it was a pong, and nothing else. */
   hear(chunk: Buffer): boolean {
     this.received = (this.received ?? 0) + chunk.length;
+    const connection = this.webSocket[CONNECTION];
+    if (connection) connection.bytesCame = true;
     return (
       chunk.length === PONG_BYTES &&
       chunk[0] === FIN_AND_PONG &&

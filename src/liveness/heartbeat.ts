@@ -194,11 +194,10 @@ export class Heartbeat {
   }
 
   private look(connection: Connection, now: number): void {
-    const { transport } = connection;
     connection.looksToBeat--;
-    if (!connection.isCalm || connection.looksToBeat <= 0 || !transport.isOpen) {
+    if (!connection.isCalm || connection.looksToBeat <= 0) {
       this.lookClosely(connection, now);
-    } else if (!transport.paused && !this.lookForBytes(connection)) {
+    } else if (!connection.bytesCame || !this.lookForBytes(connection)) {
       if (connection.quietLooks < LAST_QUIET_LOOK) connection.quietLooks++;
       else this.lookClosely(connection, now);
     }
@@ -232,7 +231,10 @@ export class Heartbeat {
     this.registry.noteBuffered(connection, bufferedAmount);
     if (bufferedAmount > 0) connection.checkBacklog();
     connection.isCalm =
-      bufferedAmount === 0 && connection.drainedSeen === undefined && connection.missedPongs === 0;
+      transport.isAttentive === true &&
+      bufferedAmount === 0 &&
+      connection.drainedSeen === undefined &&
+      connection.missedPongs === 0;
     if (connection.looksToBeat > 0) return;
     connection.looksToBeat = LOOKS_PER_INTERVAL;
     this.visitor?.noteBeat(connection, now);

@@ -30,6 +30,8 @@ export class Connection implements Due {
 
   /** `bytesRead` when last looked at. */
   bytesSeen: number;
+  /** An attentive transport has seen some since then. */
+  bytesCame = false;
   /** An event told of new bytes since then. */
   heardSinceLook = false;
   /** Looks in a row, on time, that found no new byte. */
@@ -44,7 +46,10 @@ export class Connection implements Due {
   drainedSeen: number | undefined = undefined;
   /** For how many looks in a row it took no more of what there is. */
   stalledLooks = 0;
-  /** When last looked at closely all was well and nothing waited to be sent, and nothing has been sent since. */
+  /**
+   * When last looked at closely all was well and nothing waited to be sent; nothing has been sent since, and an
+   * attentive transport would have told of whatever else has changed.
+   */
   isCalm = false;
   /** After so many looks comes one that is close in any case, once an interval. */
   looksToBeat = 1;
@@ -187,6 +192,7 @@ export class Connection implements Due {
     if (bytesRead === this.bytesSeen) return false;
     if (!this.heardSinceLook) this.heard();
     this.bytesSeen = bytesRead;
+    this.bytesCame = false;
     this.heardSinceLook = false;
     this.quietLooks = 0;
     this.stalledLooks = 0;

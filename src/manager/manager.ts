@@ -90,6 +90,11 @@ export class Manager implements Due {
     return this.work > 0;
   }
 
+  /** Busy with one thing, and nothing else. */
+  get hasOneWork(): boolean {
+    return this.work === 1;
+  }
+
   /** No connection has ever been attached. */
   get neverAttached(): boolean {
     return this.attachments === 0;

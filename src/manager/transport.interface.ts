@@ -1,8 +1,11 @@
 /** The socket under a connection, as little of it as this package needs. Bytes count from the handshake on. */
 export interface Transport {
   readonly state: 'open' | 'closing' | 'closed';
-  /** Whether it is open as far as the WebSocket knows, which is cheap to ask; {@link state} looks at the socket too. */
-  readonly isOpen: boolean;
+  /**
+   * It sets `bytesCame` of its connection at whatever comes in, and clears `isCalm` when it begins to close or is not
+   * read: while it is calm, nobody has to look at it to know.
+   */
+  readonly isAttentive?: boolean | undefined;
   /** We are not reading at the moment, so silence says nothing. */
   readonly paused: boolean;
   /** Bytes that came in, whole frames or not. */

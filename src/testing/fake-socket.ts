@@ -28,7 +28,7 @@ const ABNORMAL = 1006;
  */
 export class FakeSocket implements Transport {
   state: 'open' | 'closing' | 'closed' = 'open';
-  paused = false;
+  readonly isAttentive = true;
   bytesRead = 0;
   bytesWritten = 0;
   bytesQueued = 0;
@@ -43,6 +43,7 @@ export class FakeSocket implements Transport {
   terminated = false;
   /** The kernel takes nothing more: what is written from now on stays in our queue. */
   isStuck = false;
+  private isPaused = false;
   private peer: FakePeer;
   private unanswered = 0;
   private bound: Connection | undefined;
@@ -56,8 +57,14 @@ export class FakeSocket implements Transport {
     if (peer === 'closed') this.state = 'closed';
   }
 
-  get isOpen(): boolean {
-    return this.state === 'open';
+  /** Our side does not read. */
+  get paused(): boolean {
+    return this.isPaused;
+  }
+
+  set paused(on: boolean) {
+    this.isPaused = on;
+    if (this.bound) this.bound.isCalm = false;
   }
 
   /** The connection that the socket belongs to; set by {@link bind}. */
@@ -83,13 +90,13 @@ export class FakeSocket implements Transport {
   /** An application message comes in, now. */
   receive(text = '{}'): void {
     if (this.state !== 'open') return;
-    this.bytesRead += Buffer.byteLength(text) + PONG_BYTES;
+    this.read(Buffer.byteLength(text) + PONG_BYTES);
     this.connection.noteReceived();
   }
 
   /** Bytes come in that make no whole frame yet, now. */
   trickle(bytes = 1): void {
-    this.bytesRead += bytes;
+    this.read(bytes);
   }
 
   /** The peer closes, with the next turn. */
@@ -130,6 +137,11 @@ export class FakeSocket implements Transport {
     return typeof this.peer === 'object' ? this.peer.answersAfterMs : undefined;
   }
 
+  private read(bytes: number): void {
+    this.bytesRead += bytes;
+    if (this.bound) this.bound.bytesCame = true;
+  }
+
   private write(bytes: number): void {
     this.bytesWritten += bytes;
     if (!this.isStuck) return;
@@ -144,7 +156,7 @@ export class FakeSocket implements Transport {
         this.unanswered++;
         return;
       }
-      this.bytesRead += PONG_BYTES;
+      this.read(PONG_BYTES);
       this.connection.notePong();
     }, this.answerDelayMs);
   }
@@ -154,7 +166,7 @@ export class FakeSocket implements Transport {
     if (!closeAsked || answerDelayMs === undefined) return;
     this.clock.io(() => {
       if (this.answerDelayMs === undefined) return;
-      this.bytesRead += PONG_BYTES + FRAME_BYTES;
+      this.read(PONG_BYTES + FRAME_BYTES);
       this.finish(closeAsked.code, closeAsked.reason);
     }, answerDelayMs);
   }

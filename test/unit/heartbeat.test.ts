@@ -88,6 +88,22 @@ describe('a silent client', () => {
     expect(core.reportedOf('zombie_detected')[0]?.evidence.signal).toBe('closed_socket');
   });
 
+  it.each([
+    [true, 1_300],
+    [false, 550],
+  ])('whose socket closes unnoticed later is found in time: attentive %s', async (isAttentive, mostMs) => {
+    for (let phase = 0; phase < 8; phase++) {
+      const core = await Core.start(heartbeat(1_000));
+      const { socket } = core.place({ userId: 'alice' });
+      if (!socket) return expect.unreachable();
+      Object.defineProperty(socket, 'isAttentive', { value: isAttentive });
+      await core.clock.advance(5_000 + (phase / 8) * 1_000);
+      expect(socket.connection.isCalm).toBe(isAttentive);
+      socket.become('closed');
+      expect(await foundAfter(core, socket, 5_000, 10), `phase ${phase}`).toBeLessThanOrEqual(mostMs);
+    }
+  });
+
   it('that we do not read from is not judged', async () => {
     const core = await Core.start(heartbeat(1_000));
     const { socket } = core.place({ userId: 'alice', connection: 'silent' });
@@ -163,6 +179,30 @@ describe('a client that answers', () => {
       expect(quarter).toBeGreaterThan(150);
       expect(quarter).toBeLessThan(350);
     }
+  });
+
+  it('is looked at closely once an interval, and its socket hardly in between, while all is well', async () => {
+    const core = await Core.start(heartbeat(1_000));
+    const { socket } = core.place({ userId: 'alice' });
+    if (!socket) return expect.unreachable();
+    await core.clock.advance(5_000);
+    let looks = 0;
+    const { bytesRead } = socket;
+    let bytes = bytesRead;
+    Object.defineProperty(socket, 'bytesRead', {
+      get: () => {
+        looks++;
+        return bytes;
+      },
+      set: (now: number) => {
+        bytes = now;
+      },
+    });
+    await core.clock.advance(10_000);
+    const answers = (bytes - bytesRead) / 6;
+    expect(answers).toBeGreaterThanOrEqual(9);
+    // The look that pings, the one that finds the answer, and the answer itself, which counts up.
+    expect(looks).toBeLessThanOrEqual(3 * answers + 3);
   });
 
   it('is never pinged while it sends', async () => {

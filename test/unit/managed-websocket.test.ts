@@ -9,7 +9,9 @@ import {
   connectionOf,
   type ManagedWebSocket,
   managedWebSocketClass,
+  sendAlone,
 } from '../../src/admission/managed-websocket.js';
+import { MessageDispatcher } from '../../src/admission/message-dispatcher.js';
 import { WebSocketTransport } from '../../src/admission/websocket-transport.js';
 import type { Connection } from '../../src/manager/connection.js';
 import { Core } from '../support/core.js';
@@ -127,6 +129,59 @@ describe('what the server sends', () => {
     await new Promise<void>((resolve) => process.nextTick(resolve));
     expect(stream.writableCorked).toBe(0);
     server.send('three');
+    expect(stream.writableCorked).toBe(1);
+  });
+
+  it('goes out at once, and in order, where nothing is to come that it could go with', async () => {
+    const pair = await connect();
+    const { server, stream } = pair;
+    const before = stream.bytesWritten;
+    sendAlone(server, 'alone');
+    expect(stream.writableCorked).toBe(0);
+    expect(stream.bytesWritten - before).toBe('alone'.length + 2);
+    server.send('one');
+    sendAlone(server, 'two');
+    server.send('three');
+    expect(stream.writableCorked).toBe(1);
+    expect(await heardBy(pair)).toEqual(['alone', 'one', 'two', 'three']);
+  });
+
+  it('goes out at once when it answers the only message, and with the others when it answers several', async () => {
+    const pair = await connect();
+    const { server, stream } = pair;
+    const dispatcher = new MessageDispatcher(
+      (data) => ({ event: 'ask', data }),
+      () => {},
+    );
+    const corked: number[] = [];
+    const { send } = server;
+    server.send = function (this: typeof server, ...args: Parameters<typeof send>) {
+      send.apply(this, args);
+      corked.push(stream.writableCorked);
+    } as typeof send;
+    const ask = async (text: string) => text;
+    dispatcher.bind(server, {}, [{ message: 'ask', callback: ask }] as never);
+    await say(pair, 'alone');
+    expect(corked).toEqual([0]);
+    corked.length = 0;
+    stream.pause();
+    const all = say(pair, 'one', 'two', 'three');
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    stream.resume();
+    await all;
+    expect(corked).toEqual([1, 1, 1]);
+    expect(await heardBy(pair)).toEqual(['alone', 'one', 'two', 'three'].map((text) => JSON.stringify(text)));
+  });
+
+  it('is expected alone no longer than it is sent, although that fails', async () => {
+    const { server, stream } = await connect();
+    const { send } = server;
+    server.send = () => {
+      throw new Error('full');
+    };
+    expect(() => sendAlone(server, 'alone')).toThrow('full');
+    server.send = send;
+    server.send('one');
     expect(stream.writableCorked).toBe(1);
   });
 
@@ -699,6 +754,36 @@ describe('the transport', () => {
     expect(transport.paused).toBe(false);
     server.pause();
     expect(transport.paused).toBe(true);
+    server.resume();
+  });
+
+  it('has only to be looked at where it tells nothing itself: from its first ping on, it does', async () => {
+    const pair = await connect();
+    const { transport, connection, client, server, stream } = pair;
+    await say(pair, 'unheard');
+    expect([transport.isAttentive, connection.bytesCame]).toEqual([false, false]);
+    transport.ping();
+    await once(server, 'pong');
+    expect([transport.isAttentive, connection.bytesCame]).toEqual([true, true]);
+    connection.lookForBytes();
+    expect(connection.bytesCame).toBe(false);
+    // Half a frame: nothing that `ws` would tell anybody of.
+    const read = stream.bytesRead;
+    (client as unknown as { _socket: Socket })._socket.write(Buffer.from([0x81]));
+    await expect.poll(() => stream.bytesRead).toBe(read + 1);
+    expect(connection.bytesCame).toBe(true);
+  });
+
+  it.each([
+    ['is not read', (server: ManagedWebSocket) => server.pause()],
+    ['closes', (server: ManagedWebSocket) => server.close(4000)],
+    ['is terminated', (server: ManagedWebSocket) => server.terminate()],
+    ['sends', (server: ManagedWebSocket) => server.send('text')],
+  ])('is calm no longer when it %s', async (_, happens) => {
+    const { server, connection } = await connect();
+    connection.isCalm = true;
+    happens(server);
+    expect(connection.isCalm).toBe(false);
     server.resume();
   });
 
