@@ -81,6 +81,12 @@ class Child {
   }
 }
 
+/**
+ * For the load: threads that compile and collect would take turns with the one that measures on its core, and so be
+ * in what it measures, for milliseconds at a time. With room for a while, it hardly ever has to collect.
+ */
+const STEADY = ['--single-threaded', '--min-semi-space-size=64', '--max-semi-space-size=128'];
+
 /** A user who has left is remembered for the grace: that is not to be taken for a part of an empty server. */
 const FORGETS_WITHIN_MS = 6_000;
 
@@ -130,7 +136,7 @@ export async function withServer(name, { env, nodeArgs = [], signal } = {}, meas
   try {
     const port = await server.ready;
     const startLoad = async () => {
-      const load = new Child('load/generator.mjs', { core: 1 });
+      const load = new Child('load/generator.mjs', { core: 1, nodeArgs: STEADY });
       loads.push(load);
       await load.ask('target', { port, dialect });
       return load;

@@ -1,6 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { withServer } from '../processes.mjs';
 
+/** By then the messages flow, or have been answered. */
+const SETTLED_MS = 200;
 const LOOK_EVERY_MS = 20;
 const WITHIN_MS = 60_000;
 
@@ -42,6 +44,49 @@ export const echo = {
         echoesPerSecond: (replies / (after.at - before.at)) * 1_000,
         loadShare: (after.cpuUs - before.cpuUs) / cpu,
       };
+    }),
+};
+
+/** What a message costs that comes by itself, as most do: nothing that could be read or written along with it. */
+export const single = {
+  id: 'single',
+  title: 'Messages that come one at a time, each on another connection',
+  servers: ['bare-ws', 'nest-ws', 'ours'],
+  rounds: 2,
+  turnsARound: 6,
+  metrics: {
+    singleUs: {
+      title: 'server CPU of a message and its answer',
+      unit: 'us',
+      aims: { 'bare-ws': 1.2, 'nest-ws': 0.6 },
+    },
+  },
+  settings: {
+    full: { connections: 1_000, perSecond: 10_000, size: 32, warmUpMs: 5_000, forMs: 3_000 },
+    short: { connections: 300, perSecond: 10_000, size: 32, warmUpMs: 2_000, forMs: 1_500 },
+  },
+
+  open: (name, { connections, perSecond, size, warmUpMs, forMs }, use) =>
+    withServer(name, {}, async (server, load) => {
+      await load.ask('open', { count: connections });
+      const cost = async (ms) => {
+        await load.ask('startPaced', { perSecond, size });
+        await sleep(SETTLED_MS);
+        const before = await load.ask('count');
+        const cpuBefore = server.cpuUs();
+        await sleep(ms);
+        const cpu = server.cpuUs() - cpuBefore;
+        const after = await load.ask('count');
+        await load.ask('stopPaced');
+        await sleep(SETTLED_MS);
+        const replies = after.replies - before.replies;
+        // A server that does not keep up would be measured at another rate than the others.
+        if (replies < 0.9 * perSecond * (ms / 1_000))
+          throw new Error(`${name} answered ${replies} in ${ms} ms`);
+        return cpu / replies;
+      };
+      await cost(warmUpMs);
+      return use(async () => ({ singleUs: await cost(forMs) }));
     }),
 };
 

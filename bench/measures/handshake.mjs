@@ -10,12 +10,12 @@ export const handshake = {
   title: 'Newcomers, 300 a second, beside 3,000 messages a second',
   servers: ['bare-ws', 'nest-ws', 'ours'],
   rounds: 2,
-  turnsARound: 12,
+  turnsARound: 8,
   metrics: {
     handshakeP50Ms: { title: 'p50 of a handshake', unit: 'ms' },
     handshakeP99Ms: { title: 'p99 of a handshake', unit: 'ms', aims: { 'bare-ws': 1.1 } },
   },
-  settings: { full: { warmUpMs: 5_000, forMs: 4_000 }, short: { warmUpMs: 1_000, forMs: 2_000 } },
+  settings: { full: { warmUpMs: 5_000, forMs: 8_000 }, short: { warmUpMs: 1_000, forMs: 2_000 } },
 
   open: (name, { warmUpMs, forMs }, use) =>
     withServer(name, {}, async (_server, load) => {

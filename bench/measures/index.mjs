@@ -1,5 +1,5 @@
 import { door } from './door.mjs';
-import { echo } from './echo.mjs';
+import { echo, single } from './echo.mjs';
 import { emergency, frozen } from './emergency.mjs';
 import { handshake } from './handshake.mjs';
 import { beside, heartbeat, talkers } from './heartbeat.mjs';
@@ -12,6 +12,7 @@ export const MEASURES = [
   held,
   idle,
   echo,
+  single,
   handshake,
   heartbeat,
   beside,
