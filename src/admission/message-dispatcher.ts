@@ -115,8 +115,8 @@ export class MessageDispatcher {
   }
 
   private fail(manager: Manager | undefined, error: unknown): void {
-    this.report('message handler', error);
     manager?.workEnds();
+    this.report('message handler', error);
   }
 
   /** Sends what the observable emits, until it completes or the socket closes. */
