@@ -28,6 +28,7 @@ const ABNORMAL = 1006;
  */
 export class FakeSocket implements Transport {
   state: 'open' | 'closing' | 'closed' = 'open';
+  /** It tells its connection of what comes in, as a real one does from its first ping on. */
   readonly isAttentive = true;
   bytesRead = 0;
   bytesWritten = 0;
