@@ -19,7 +19,7 @@ const commands = {
     target = { port, dialect: DIALECTS[dialect] };
   },
 
-  /** Opens `count` connections and keeps them; `eachUser`: connections of one user. */
+  /** Opens `count` connections, `concurrency` at a time, and keeps them; `eachUser`: connections of one user. */
   async open({ count, concurrency = 50, eachUser = 1, prefix = 'u' }) {
     const first = users;
     users += Math.ceil(count / eachUser);
@@ -35,7 +35,9 @@ const commands = {
       }),
     );
     peers.push(...opened);
-    return { opened: opened.filter(({ isOpen }) => isOpen).length, firstUser: first };
+    const open = opened.filter(({ isOpen }) => isOpen);
+    const { p99 } = distribution(open.map(({ openedAfterMs }) => openedAfterMs));
+    return { opened: open.length, firstUser: first, p99 };
   },
 
   /** Opens and closes `count` connections, `concurrency` at a time. */
@@ -84,8 +86,8 @@ const commands = {
   },
 
   /** So many messages a second, from one connection after the other, whether they are answered or not. */
-  startPaced({ perSecond, size }) {
-    const message = target.dialect.message('echo', 'x'.repeat(size));
+  startPaced({ perSecond, size, event = 'echo' }) {
+    const message = target.dialect.message(event, 'x'.repeat(size));
     const startedAt = performance.now();
     let sent = 0;
     pacer = setInterval(() => {

@@ -1,7 +1,7 @@
 import { door } from './door.mjs';
 import { echo, single } from './echo.mjs';
 import { emergency, frozen } from './emergency.mjs';
-import { handshake } from './handshake.mjs';
+import { handshake, handshakeAlone } from './handshake.mjs';
 import { beside, heartbeat, talkers } from './heartbeat.mjs';
 import { held, idle } from './idle.mjs';
 import { toUser } from './to-user.mjs';
@@ -14,6 +14,7 @@ export const MEASURES = [
   echo,
   single,
   handshake,
+  handshakeAlone,
   heartbeat,
   beside,
   talkers,
