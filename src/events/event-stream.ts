@@ -22,6 +22,8 @@ export class EventStream {
   private readonly subject = new Subject<WebSocketManagerEvent>();
   private readonly listeners = new Map<EventType, ((event: never) => void)[]>();
   private readonly onFailure: (error: unknown) => void;
+  /** Set by who counts the failures of listeners: an event of them would go to the listener that has failed. */
+  onListenerFailed: (() => void) | undefined;
   /** See {@link GuardedObservable}. */
   readonly events$: Observable<WebSocketManagerEvent>;
 
@@ -30,6 +32,7 @@ export class EventStream {
     this.onFailure = (error) => {
       const failure = failureLine('A listener of events$ failed', error);
       lines.write({ level: 'error', kind: 'listeners of events$', ...failure });
+      this.onListenerFailed?.();
     };
     this.events$ = new GuardedObservable(this.onFailure, (subscriber) => this.subject.subscribe(subscriber));
   }

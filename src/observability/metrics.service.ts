@@ -74,6 +74,7 @@ export class MetricsService {
     this.counters.onPong = (ms) => metrics.pongLatency.observe(ms / 1_000);
     this.counters.onStoreOperation = (operation, ms) =>
       metrics.storeDuration.observe({ operation }, ms / 1_000);
+    this.events.onListenerFailed = () => metrics.hookFailures.inc({ hook: 'events$' });
     this.events.listen(COUNTED, (event) => count(metrics, event));
   }
 
@@ -83,6 +84,7 @@ export class MetricsService {
     this.counters.onAdmission = undefined;
     this.counters.onPong = undefined;
     this.counters.onStoreOperation = undefined;
+    this.events.onListenerFailed = undefined;
   }
 
   /** The states of this node, by the name of their gauge. */
@@ -149,6 +151,7 @@ class MetricSet {
   readonly lockoutsPrevented: Counter;
   readonly lockouts: Counter;
   readonly breakerTransitions: Counter<'to'>;
+  readonly hookFailures: Counter<'hook'>;
   readonly pongLatency: LatencyHistogram;
   readonly storeDuration: Histogram<'operation'>;
   readonly storeErrors: Counter<'operation'>;
@@ -192,6 +195,7 @@ class MetricSet {
       'Newcomers refused though somebody could have gone: a bug',
     );
     this.breakerTransitions = this.counter('circuit_breaker_transitions_total', 'Breaker changes', ['to']);
+    this.hookFailures = this.counter('hook_failures_total', 'Hooks of the application that failed', ['hook']);
     this.pongLatency = this.latency('pong_latency_seconds', 'From a ping to its pong', LATENCY_BUCKETS);
     this.storeDuration = this.histogram(
       'store_operation_duration_seconds',
@@ -334,6 +338,7 @@ const COUNTED = [
   'cleanup_finished',
   'sweep_finished',
   'breaker_changed',
+  'hook_failed',
   'store_failed',
 ] as const;
 
@@ -370,6 +375,10 @@ function count(
       break;
     case 'breaker_changed':
       metrics.breakerTransitions.inc({ to: event.to });
+      break;
+    case 'hook_failed':
+      // An application may emit events of its own on a socket, and name them as it likes: a label must not grow with that.
+      metrics.hookFailures.inc({ hook: event.hook.startsWith('listener of ') ? 'listener' : event.hook });
       break;
     case 'store_failed':
       metrics.storeErrors.inc({ operation: event.operation });

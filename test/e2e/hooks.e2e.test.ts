@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { runInNewContext } from 'node:vm';
 import { type ArgumentsHost, Catch, Inject, Injectable, Scope, UseFilters } from '@nestjs/common';
 import { BaseWsExceptionFilter, MessageBody, SubscribeMessage, WebSocketGateway } from '@nestjs/websockets';
+import { Registry } from 'prom-client';
 import { throwError } from 'rxjs';
 import { beforeEach, describe, expect, it, vi } from 'vitest';
 import type { WebSocket } from 'ws';
@@ -167,6 +168,48 @@ describe.each(FAILURES)('a hook that %s', (_title, fail) => {
     await vi.waitFor(() => expect(other).toEqual(both));
     expect(failed).toBe(8);
     await sleep(50);
+  });
+});
+
+describe('the metric of failed hooks', () => {
+  it('counts each by its name; those on a socket have one, whatever the application calls its events', async () => {
+    @WebSocketGateway({ path: '/ws' })
+    class Gateway {
+      handleConnection(client: WebSocket, { url = '' }: { url?: string }): void {
+        const fail = () => {
+          throw new Error('thrown');
+        };
+        if (url.includes('userId=connecting')) fail();
+        client.on('message', (data) => client.emit(`event of ${data}`));
+        for (const name of ['carol', 'dave']) client.on(`event of ${name}`, fail);
+      }
+      handleDisconnect(): Promise<void> {
+        return Promise.reject(new Error('rejected'));
+      }
+    }
+    const registry = new Registry();
+    const { url, service } = await startApp({ gateways: [Gateway], extras: { metrics: { registry } } });
+    const counted = async () => {
+      const { values } = await (registry.getSingleMetric('websocket_manager_hook_failures_total')?.get() ??
+        Promise.reject(new Error('no such metric')));
+      return Object.fromEntries(values.map(({ labels, value }) => [labels.hook, value]));
+    };
+    expect(await counted()).toEqual({});
+
+    await (await connect(`${url}/ws?userId=connecting`)).closed();
+    for (const name of ['carol', 'dave']) {
+      const client = await connect(`${url}/ws?userId=alice`);
+      client.webSocket.send(name);
+      expect(await client.closed()).toEqual(INTERNAL);
+    }
+    await (await connect(`${url}/ws?userId=alice`)).leave();
+    service.events$.subscribe(({ type }) => {
+      if (type === 'admitted') throw new Error('thrown');
+    });
+    await connect(`${url}/ws?userId=bob`);
+    await vi.waitFor(async () =>
+      expect(await counted()).toEqual({ handleConnection: 1, listener: 2, handleDisconnect: 4, events$: 1 }),
+    );
   });
 });
 

@@ -105,9 +105,10 @@ const METRICS: Readonly<Record<string, readonly string[]>> = {
   draining: [],
   store_operation_duration_seconds: ['operation'],
   store_errors_total: ['operation'],
+  hook_failures_total: ['hook'],
 };
 /** What nothing that a stranger does brings about. */
-const UNSEEN = ['circuit_breaker_transitions_total', 'store_errors_total'];
+const UNSEEN = ['circuit_breaker_transitions_total', 'store_errors_total', 'hook_failures_total'];
 
 function labelsOf(metrics: Metrics, family: string): string[] {
   const names = [family, `${family}_bucket`, `${family}_sum`, `${family}_count`];
