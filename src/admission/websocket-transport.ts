@@ -5,7 +5,17 @@ import { CLOSED, CONNECTION, type ManagedWebSocket, OPEN } from './managed-webso
 
 /** As an upgrade listener gets it, so its byte counters are public. */
 type NetworkSocket = Duplex &
-  Partial<Pick<Socket, 'bytesRead' | 'bytesWritten'>> & { [TRANSPORT]?: WebSocketTransport | undefined };
+  Partial<Pick<Socket, 'bytesRead' | 'bytesWritten'>> & {
+    [TRANSPORT]?: WebSocketTransport | undefined;
+    readonly _handle?: StreamHandle | null;
+  };
+/** What Node writes with. Private to it, and asked only about a socket that has something to write. */
+interface StreamHandle {
+  /** Handed to the kernel, or waiting for it. */
+  readonly bytesWritten?: number;
+  readonly writeQueueSize?: number;
+  readonly _parent?: StreamHandle;
+}
 type DataListener = (this: NetworkSocket, chunk: Buffer) => void;
 
 const TRANSPORT: unique symbol = Symbol.for('nestjs-websocket-manager:transport');
@@ -43,7 +53,16 @@ export class WebSocketTransport implements Transport {
   }
 
   get bytesQueued(): number {
-    return this.socket.writableLength;
+    // What `ws` is compressing is not in the socket yet, and our ping waits behind it.
+    return Math.max(this.socket.writableLength, this.webSocket.bufferedAmount);
+  }
+
+  get bytesTaken(): number | undefined {
+    const { _handle } = this.socket;
+    // Under TLS the one below: what is encrypted is on its way, but not with the kernel.
+    const { bytesWritten, writeQueueSize } = _handle?._parent ?? _handle ?? {};
+    if (bytesWritten === undefined || writeQueueSize === undefined) return undefined;
+    return bytesWritten - writeQueueSize;
   }
 
   get bufferedAmount(): number {

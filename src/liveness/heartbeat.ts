@@ -249,10 +249,12 @@ export class Heartbeat {
       this.countUnanswered(connection);
     } else {
       const drained = transport.bytesWritten - bytesQueued;
-      connection.drainedSeen ??= drained;
-      if (drained === connection.drainedSeen) connection.stalledLooks++;
+      // One large message is one write for Node, however long the peer takes to read it.
+      const taken = transport.bytesTaken ?? drained;
+      connection.drainedSeen ??= taken;
+      if (taken === connection.drainedSeen) connection.stalledLooks++;
       else connection.stalledLooks = 0;
-      connection.drainedSeen = drained;
+      connection.drainedSeen = taken;
       // A ping that still waits in our own queue has asked nobody anything.
       if (drained >= connection.pingMark) this.countUnanswered(connection);
     }

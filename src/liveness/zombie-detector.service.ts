@@ -96,8 +96,12 @@ export class ZombieDetectorService implements HeartbeatVisitor {
   /** Asks the user's suspects once more. Who misses again is proven dead; returns those. */
   async confirmSuspects(user: UserRecord): Promise<Connection[]> {
     const suspects = connectionsOf(user).filter((connection) => connection.suspectedAt !== undefined);
-    // A ping that still waits in our own queue, behind an answer that is being read, has asked nobody anything.
-    const silent = (await this.ask(suspects)).filter(wasAsked);
+    // A ping that waits in our own queue, behind an answer that is being read, has asked nobody anything. The one before
+    // has been with the kernel for all of the time that there was to answer.
+    const asked = new Set(suspects.filter(wasAsked));
+    const silent = (await this.ask(suspects)).filter(
+      (connection) => asked.has(connection) && wasAsked(connection),
+    );
     for (const connection of silent) connection.provenBy ??= 'missed_pongs';
     return silent;
   }

@@ -12,8 +12,13 @@ export interface Transport {
   readonly bytesRead: number;
   /** Bytes handed over for sending, those still waiting included. */
   readonly bytesWritten: number;
-  /** Bytes of those that the kernel has not taken yet. */
+  /** Bytes of those that the kernel has not taken yet, or that have still to be compressed. */
   readonly bytesQueued: number;
+  /**
+   * Bytes that the kernel has taken, of a write that is half done too, and in whatever unit: it only tells whether output
+   * moves. Where it is unknown, {@link bytesWritten} less {@link bytesQueued} has to do.
+   */
+  readonly bytesTaken?: number | undefined;
   /** Bytes that the application has sent and that wait anywhere in this process. */
   readonly bufferedAmount: number;
   ping(): void;

@@ -61,3 +61,39 @@ describe('a client of a user under pressure, whose answer takes long to be read'
     reader.destroy();
   });
 });
+
+describe('a client that reads one large answer slowly', () => {
+  it('is not given up for its output, which moves, though Node has it as one write', async () => {
+    isOver = false;
+    // Eight looks are 800 ms.
+    server = await startServer({
+      WSM_HEARTBEAT_INTERVAL_MS: '400',
+      WSM_HEARTBEAT_MISSED: '50',
+      WSM_MAX_PAYLOAD_BYTES: `${64 * 2 ** 20}`,
+      WSM_MAX_BUFFERED_BYTES: `${64 * 2 ** 20}`,
+    });
+    const operator = new Operator(server);
+    const { hostname, port } = new URL(server.url);
+    const reader = connect(Number(port), hostname);
+    reader.on('error', () => {});
+    reader.write(handshake('/ws?userId=alice'));
+    await new Promise((resolve) => reader.once('data', resolve));
+    reader.pause();
+    reader.write(clientFrame(0x1, JSON.stringify({ event: 'echo', data: 'x'.repeat(30_000_000) })));
+    const backlog = async () => {
+      const { body } = await operator.get('users/alice').expect(200);
+      return (body.managers[0]?.connections[0]?.bufferedBytes ?? 0) as number;
+    };
+    await until(async () => (await backlog()) > 25_000_000, 10_000, 'the answer');
+    const before = await backlog();
+    for (let i = 0; i < 250; i++) {
+      reader.read(65_536);
+      await sleep(10);
+    }
+    expect(reader.destroyed).toBe(false);
+    // The write is not done: of all that waits nothing is gone, as Node counts it.
+    expect(await backlog()).toBeGreaterThanOrEqual(before);
+    expect((await readMetrics(server)).sum('websocket_manager_zombies_detected_total')).toBe(0);
+    reader.destroy();
+  });
+});

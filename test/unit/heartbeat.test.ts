@@ -136,6 +136,22 @@ describe('a silent client', () => {
     }
     expect(core.count('alice')).toBe(1);
   });
+
+  it('that reads one large message slowly is not: it moves, though no write of it is done', async () => {
+    const core = await Core.start(heartbeat(1_000, 50));
+    const { socket } = core.place({ userId: 'alice', connection: 'silent', openedAgoMs: 0 });
+    if (!socket) return expect.unreachable();
+    socket.isStuck = true;
+    socket.send('x'.repeat(1_000));
+    let bytesTaken = 0;
+    Object.defineProperty(socket, 'bytesTaken', { get: () => bytesTaken });
+    for (let i = 0; i < 10; i++) {
+      await core.clock.advance(1_500);
+      bytesTaken++;
+    }
+    expect(core.count('alice')).toBe(1);
+    expect(await foundAfter(core, socket, 4_000, 10)).toBeLessThanOrEqual(2_600);
+  });
 });
 
 describe('a client that answers', () => {

@@ -223,6 +223,24 @@ describe('a suspect whose second question still waits in our own queue', () => {
     expect(await ask()).toEqual([socket.connection]);
     expect(core.detector.proofOf(socket.connection)).toBe('missed_pongs');
   });
+
+  it('nor by one that the kernel has taken just before its time was over', async () => {
+    const core = await Core.start(QUIET);
+    const { manager, socket } = core.place({ ...LIVE, connection: 'silent' });
+    if (!socket) return expect.unreachable();
+    socket.isStuck = true;
+    socket.send('x'.repeat(1_000));
+    void core.detector.probe(manager.user);
+    await core.clock.advance(1_000);
+    expect(socket.connection.suspectedAt).toBeDefined();
+    const confirmed = core.detector.confirmSuspects(manager.user);
+    await core.clock.advance(950);
+    socket.isStuck = false;
+    socket.bytesQueued = 0;
+    await core.clock.advance(50);
+    expect(await confirmed).toEqual([]);
+    expect(core.detector.proofOf(socket.connection)).toBeUndefined();
+  });
 });
 
 describe('a crowd that falls silent to a probe', () => {
