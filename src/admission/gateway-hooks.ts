@@ -84,10 +84,10 @@ export class GatewayHooks {
     this.track('handleConnection', connection, settled);
   }
 
-  /** Resolves when the client's `handleConnection` hooks are done; undefined: nothing to wait for. */
-  whenConnected(connection: Connection): Promise<unknown> | undefined {
+  /** When the client's `handleConnection` hooks are done, whether all went well; undefined: nothing to wait for. */
+  whenConnected(connection: Connection): Promise<boolean> | undefined {
     const hooks = this.connecting.get(connection);
-    return hooks ? Promise.all(hooks) : undefined;
+    return hooks && Promise.all(hooks).then((wentWell) => wentWell.every(Boolean));
   }
 
   /** Resolves when no `handleDisconnect` is running any more. */

@@ -50,8 +50,11 @@ export interface ManagedWebSocket extends WebSocketLike {
   takePong(): boolean;
   /** From here on messages wait, in order. Everything else about the socket goes on. */
   holdMessages(): void;
-  /** Hands on what has waited, and whatever comes. */
-  releaseMessages(): void;
+  /**
+   * Hands on what has waited, and whatever comes.
+   * @param isWanted false: what has waited is for nobody
+   */
+  releaseMessages(isWanted?: boolean): void;
 }
 
 /** Set while a text is sent that has nobody to wait for. */
@@ -97,7 +100,8 @@ export function managedWebSocketClass(base: WebSocketClass, sink: SocketErrorSin
     [CONNECTION]: Connection | undefined = undefined;
     gateway: GatewayBinding | undefined = undefined;
     streams: Streams | undefined = undefined;
-    private heldMessages: unknown[][] | undefined = undefined;
+    /** Messages that wait, and the close of the peer that sent them and left. */
+    private held: ['message' | 'close', unknown[]][] | undefined = undefined;
     /** Set while every message before went out whole, so that none can come between the parts of another. */
     private stream: Duplex | undefined = undefined;
 
@@ -189,16 +193,20 @@ export function managedWebSocketClass(base: WebSocketClass, sink: SocketErrorSin
     }
 
     holdMessages(): void {
-      this.heldMessages ??= [];
+      this.held ??= [];
     }
 
-    releaseMessages(): void {
-      const held = this.heldMessages ?? [];
-      this.heldMessages = undefined;
-      for (const message of held) {
-        if (!this[CONNECTION]?.detached) this.tell('message', message);
+    releaseMessages(isWanted = true): void {
+      const held = this.held ?? [];
+      this.held = undefined;
+      // Who has said something and left has said it; whom we have ended meanwhile is not heard.
+      const hasLeft = held.at(-1)?.[0] === 'close';
+      for (const [event, args] of held) {
+        if (event === 'close') this.tellClose(args);
+        else if (isWanted && (hasLeft || !this[CONNECTION]?.detached)) this.tell('message', args);
       }
-      if (this.isPaused) this.resume();
+      // An application that does not read for reasons of its own goes on not reading.
+      if (held.length >= MOST_HELD_MESSAGES && this.isPaused) this.resume();
     }
 
     override emit(event: string, ...args: unknown[]): boolean {
@@ -212,9 +220,9 @@ export function managedWebSocketClass(base: WebSocketClass, sink: SocketErrorSin
           // Refused, or no longer anybody's: the application must not see it.
           if (!connection || connection.detached) return false;
           connection.noteReceived();
-          if (this.heldMessages) {
-            this.heldMessages.push(args);
-            if (this.heldMessages.length >= MOST_HELD_MESSAGES) this.pause();
+          if (this.held) {
+            this.held.push(['message', args]);
+            if (this.held.length >= MOST_HELD_MESSAGES) this.pause();
             return true;
           }
           break;
@@ -228,9 +236,14 @@ export function managedWebSocketClass(base: WebSocketClass, sink: SocketErrorSin
           // It has been answered: who pings and does not read the pongs fills our memory as anybody else does.
           connection?.checkBacklog();
           break;
-        case 'close':
+        case 'close': {
+          const isLeaving = connection !== undefined && !connection.detached;
+          const hasSaidMore = isLeaving && this.held !== undefined && this.held.length > 0;
           connection?.noteClosed(Number(args[0]), String(args[1]));
-          break;
+          // The slot is free; the gateways hear of the close after what was said before it.
+          if (hasSaidMore) this.held?.push(['close', args]);
+          return hasSaidMore || this.tellClose(args);
+        }
         case 'error':
           sink.peerFailed(args[0]);
           if (this.listenerCount('error') === 0) return false;
@@ -241,21 +254,15 @@ export function managedWebSocketClass(base: WebSocketClass, sink: SocketErrorSin
           this.send(JSON.stringify({ event, data: args[0] }));
           return true;
       }
-      const wasHeard = this.tell(event, args);
-      if (event === 'close') {
-        this.tellGateways(args);
-        connection?.noteTold();
-      }
-      return wasHeard;
+      return this.tell(event, args);
     }
 
-    /** Not a listener: it would be a second one on every socket, and the list of two that it takes. */
-    private tellGateways(args: unknown[]): void {
-      try {
-        this.gateway?.socketClosed(this, ...args);
-      } catch (error) {
-        sink.listenerFailed('close', error);
-      }
+    private tellClose(args: unknown[]): boolean {
+      const wasHeard = this.tell('close', args);
+      // Not a listener: it would be a second one on every socket, and the list of two that it takes.
+      this.gateway?.socketClosed(this, args, (error) => sink.listenerFailed('close', error));
+      this[CONNECTION]?.noteTold();
+      return wasHeard;
     }
 
     /** Calls the application's listeners; what they throw ends their connection, and nothing else. */

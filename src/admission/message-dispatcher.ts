@@ -20,11 +20,22 @@ export class GatewayBinding {
     readonly callbacks: readonly MessageCallback[],
   ) {}
 
-  /** The socket has closed. Called for the first of its gateways, which tells the others. */
-  socketClosed({ streams }: ManagedWebSocket, ...told: unknown[]): void {
-    for (const stream of streams ?? []) stream.unsubscribe();
+  /**
+   * The socket has closed. Called for the first of its gateways, which tells the others.
+   * @param failed told of whatever throws, which keeps nobody else from hearing of the close
+   */
+  socketClosed({ streams }: ManagedWebSocket, told: unknown[], failed: (error: unknown) => void): void {
+    const attempt = (call: () => void) => {
+      try {
+        call();
+      } catch (error) {
+        failed(error);
+      }
+    };
+    for (const stream of streams ?? []) attempt(() => stream.unsubscribe());
     for (let binding: GatewayBinding | undefined = this; binding; binding = binding.next) {
-      binding.onDisconnect?.(...told);
+      const { onDisconnect } = binding;
+      if (onDisconnect) attempt(() => onDisconnect(...told));
     }
   }
 }

@@ -260,7 +260,7 @@ export class WebSocketManagerAdapter implements WebSocketAdapter {
     const { authenticateTimeoutMs } = this.options.admission;
     whenSettled(
       settleWithin(this.clock, authenticateTimeoutMs, () => connected),
-      () => client.releaseMessages(),
+      (settled) => client.releaseMessages(settled.status !== 'done' || settled.value),
     );
   }
 }

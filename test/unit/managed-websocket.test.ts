@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { type AddressInfo, Socket } from 'node:net';
 import type { Writable } from 'node:stream';
@@ -11,7 +12,7 @@ import {
   managedWebSocketClass,
   sendAlone,
 } from '../../src/admission/managed-websocket.js';
-import { MessageDispatcher } from '../../src/admission/message-dispatcher.js';
+import { MessageDispatcher, onDisconnect } from '../../src/admission/message-dispatcher.js';
 import { WebSocketTransport } from '../../src/admission/websocket-transport.js';
 import type { Connection } from '../../src/manager/connection.js';
 import { Core } from '../support/core.js';
@@ -333,10 +334,46 @@ describe('what the client sends', () => {
     expect(heard).toEqual([]);
   });
 
+  it.each([
+    ['wanted', true, ['one', 'two', 'closed 4001']],
+    ['not wanted', false, ['closed 4001']],
+  ])(
+    'and was held until its sender had left is %s: the close comes after it',
+    async (_, isWanted, expected) => {
+      const pair = await connect();
+      const { server, connection, closed } = pair;
+      const told: string[] = [];
+      server.on('message', (data) => told.push(String(data)));
+      new MessageDispatcher(
+        () => undefined,
+        () => {},
+      ).bind(server, {}, []);
+      onDisconnect(server, (code) => told.push(`closed ${code}`));
+      server.holdMessages();
+      await say(pair, 'one', 'two');
+      pair.client.close(4001, 'said it');
+      await closed;
+      await expect.poll(() => connection.closed).toEqual({ code: 4001, reason: 'said it' });
+      expect([connection.detached, told]).toEqual([true, []]);
+      server.releaseMessages(isWanted);
+      expect(told).toEqual(expected);
+    },
+  );
+
   it('is nothing to release where nothing was held', async () => {
     const { server } = await connect();
     server.releaseMessages();
     expect(server.isPaused).toBe(false);
+  });
+
+  it('stays unread where the application has stopped to read', async () => {
+    const pair = await connect();
+    pair.server.holdMessages();
+    await say(pair, 'one');
+    pair.server.pause();
+    pair.server.releaseMessages();
+    expect(pair.server.isPaused).toBe(true);
+    pair.server.resume();
   });
 
   it.each(['ping', 'pong'] as const)('is life, if it is a %s', async (kind) => {
@@ -555,12 +592,14 @@ describe('listeners of the application', () => {
   it('keep no gateway from hearing of the close', async () => {
     const { server, client, connection } = await connect();
     const heard: unknown[] = [];
-    server.gateway = {
-      socketClosed: (_socket: unknown, ...told: unknown[]) => {
-        heard.push(told.map(String));
-        throw FAILURE;
-      },
-    } as never;
+    new MessageDispatcher(
+      () => undefined,
+      () => {},
+    ).bind(server, {}, []);
+    onDisconnect(server, (...told) => {
+      heard.push(told.map(String));
+      throw FAILURE;
+    });
     server.on('close', () => {
       throw FAILURE;
     });
@@ -726,7 +765,46 @@ describe('the transport', () => {
       bytesRead: 0,
       bytesWritten: 0,
       bytesQueued: 3,
+      bytesTaken: undefined,
     });
+  });
+
+  it('tells that output moves, within one write too', async () => {
+    const { transport, stream, server, client } = await connect();
+    client.pause();
+    server.send('x'.repeat(30_000_000));
+    const taken = () => transport.bytesTaken ?? Number.NaN;
+    let before = Number.NaN;
+    await expect
+      .poll(() => {
+        const last = before;
+        before = taken();
+        return last === before;
+      })
+      .toBe(true);
+    const queued = transport.bytesQueued;
+    expect(queued).toBeGreaterThan(30_000_000);
+    let chunks = 0;
+    (client as unknown as { _socket: Socket })._socket.on('data', () => {
+      if (++chunks === 100) client.pause();
+    });
+    client.resume();
+    await expect.poll(taken).toBeGreaterThan(before);
+    expect([transport.bytesQueued, stream.writableLength]).toEqual([queued, queued]);
+    server.terminate();
+  });
+
+  it('tells of a ping that waits for ws to compress what was sent before it', async () => {
+    const { transport, stream, server, connection, client } = await connect({ perMessageDeflate: true });
+    await core.clock.advance(1);
+    server.send(randomBytes(4_000_000));
+    connection.ping();
+    expect(stream.writableLength).toBe(0);
+    expect(transport.bytesQueued).toBeGreaterThan(0);
+    expect(transport.bytesWritten - transport.bytesQueued).toBeLessThan(connection.pingMark);
+    await once(client, 'ping');
+    await expect.poll(() => transport.bytesQueued).toBe(0);
+    expect(transport.bytesWritten).toBeGreaterThanOrEqual(connection.pingMark);
   });
 
   it('is open, closing, closed', async () => {

@@ -1,6 +1,6 @@
 import { EventEmitter } from 'node:events';
 import type { MessageMappingProperties } from '@nestjs/websockets';
-import { NEVER, Observable, of, Subject, throwError } from 'rxjs';
+import { finalize, NEVER, Observable, of, Subject, throwError } from 'rxjs';
 import { describe, expect, it } from 'vitest';
 import { CONNECTION, type ManagedWebSocket } from '../../src/admission/managed-websocket.js';
 import { MessageDispatcher, onDisconnect } from '../../src/admission/message-dispatcher.js';
@@ -21,6 +21,9 @@ class ClientSocket extends EventEmitter {
 
 type Handlers = Record<string, (data: never, event: string) => unknown>;
 
+const unexpected = (error: unknown) => {
+  throw error;
+};
 const settled = () => new Promise((resolve) => setImmediate(resolve));
 const mapped = (handlers: Handlers) =>
   Object.entries(handlers).map(([message, callback]) => ({
@@ -178,7 +181,7 @@ describe('a manager', () => {
     await settled();
     answers.next(1);
     expect([client.sent, manager?.isBusy]).toEqual([[1], true]);
-    socket.gateway?.socketClosed(socket, 1001, Buffer.from(''));
+    socket.gateway?.socketClosed(socket, [1001, Buffer.from('')], unexpected);
     expect([answers.observed, manager?.isBusy, socket.streams?.size]).toEqual([false, false, 0]);
   });
 
@@ -228,11 +231,36 @@ describe('gateways that share a path', () => {
     expect(onDisconnect(socket, () => heard.push('again'))).toBe(false);
     dispatcher.bind(socket, {}, mapped({ ask: () => 2 }));
     expect(onDisconnect(socket, (...args) => heard.push(['second', ...args]))).toBe(true);
-    socket.gateway?.socketClosed(socket, 1000, 'bye');
+    socket.gateway?.socketClosed(socket, [1000, 'bye'], unexpected);
     expect(heard).toEqual([
       ['first', 1000, 'bye'],
       ['second', 1000, 'bye'],
     ]);
+  });
+
+  it('each hear of the close, and every stream ends, whatever one of them throws', async () => {
+    const { dispatcher, connect } = await setup();
+    const failure = new Error('torn down');
+    const fail = () => {
+      throw failure;
+    };
+    const torn = new Subject<number>();
+    const sound = new Subject<number>();
+    const { client, socket, manager } = connect({
+      torn: () => torn.pipe(finalize(fail)),
+      sound: () => sound,
+    });
+    const heard: string[] = [];
+    onDisconnect(socket, fail);
+    dispatcher.bind(socket, {}, mapped({}));
+    onDisconnect(socket, () => heard.push('second'));
+    client.tell('torn');
+    client.tell('sound');
+    await settled();
+    const failures: unknown[] = [];
+    socket.gateway?.socketClosed(socket, [1000, 'bye'], (error) => failures.push(error));
+    expect([sound.observed, manager?.isBusy, heard]).toEqual([false, false, ['second']]);
+    expect(failures).toHaveLength(2);
   });
 
   it('and a socket that has none is for others to watch', () => {
