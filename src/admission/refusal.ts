@@ -8,6 +8,7 @@ import {
   type DisconnectReason,
   type RejectionReason,
 } from '../events/close-reason.js';
+import { EventStream } from '../events/event-stream.js';
 import type { ManagedWebSocket } from './managed-websocket.js';
 
 /** How long a refused browser is held before it is closed: drawn between these, so that loops stay slow. */
@@ -26,7 +27,10 @@ export class Refusals {
   /** Those that are held, and when they are gone. */
   private readonly closings = new Map<ManagedWebSocket, Promise<void>>();
 
-  constructor(private readonly clock: Clock) {}
+  constructor(
+    private readonly clock: Clock,
+    private readonly events: EventStream,
+  ) {}
 
   /** Refused sockets that are held at the moment. */
   get held(): number {
@@ -49,9 +53,14 @@ export class Refusals {
     this.count(owner, 1);
     const delayMs = HOLD_LEAST_MS + Math.random() * (HOLD_MOST_MS - HOLD_LEAST_MS);
     const close = () => {
-      webSocket.sendUncounted(closingFrame(code, reason, retryAfterMs));
-      webSocket.close(code, reason);
       timer = this.clock.setTimeout(() => webSocket.terminate(), LINGER_MS);
+      try {
+        webSocket.sendUncounted(closingFrame(code, reason, retryAfterMs));
+        webSocket.close(code, reason);
+      } catch (error) {
+        // A WebSocket class of the application's own: the socket is terminated, and that is all.
+        this.events.report({ type: 'hook_failed', hook: 'WebSocket', error });
+      }
     };
     let timer = this.clock.setTimeout(close, delayMs);
     const closing = new Promise<void>((resolve) => void webSocket.on('close', resolve)).then(() => {

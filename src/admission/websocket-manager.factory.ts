@@ -2,7 +2,7 @@ import { randomFillSync } from 'node:crypto';
 import { Inject, Injectable } from '@nestjs/common';
 import { CleanupService } from '../cleanup/cleanup.service.js';
 import { Clock } from '../clock/clock.js';
-import { isThenable } from '../clock/deadline.js';
+import { isThenable, whenSettled } from '../clock/deadline.js';
 import { EventStream } from '../events/event-stream.js';
 import type { AdmissionOutcome } from '../events/vocabulary.js';
 import type { Manager } from '../manager/manager.js';
@@ -149,7 +149,7 @@ export class WebSocketManagerFactory {
 
   /** @returns undefined where there is no slot, and time to wait for one. */
   private async takeTurn(admission: PendingAdmission): Promise<Admitted | Refused | undefined> {
-    const { user, context, newcomer, startedAt } = admission;
+    const { user, newcomer } = admission;
     // Where the limit was lowered, a newcomer takes one place and adds none: it cannot cost all that are too many.
     const request = { ...admission.request, limit: Math.max(admission.request.limit, user.managers.size) };
     let { reply, probe } = admission;
@@ -161,11 +161,11 @@ export class WebSocketManagerFactory {
       if (!isThenable(reply)) reply = undefined;
     }
     for (let attempt = 0; ; attempt++) {
-      const joined = this.join(user, context, startedAt);
-      if (joined) return joined;
-      if (this.drain.isDraining) return this.refuseDraining(context, startedAt);
-      if (this.isNodeFull && !(await this.makeRoomOnNode(admission)))
-        return this.refuseFull(context, startedAt);
+      const answer = await this.answerWithoutSlot(admission);
+      if (answer) {
+        this.giveBackLater(request, reply);
+        return answer;
+      }
       const pending = reply ?? this.ledger.reserve(request);
       // Without a pause where the store needs none: between its yes and the manager nobody else is to come.
       const { granted, count, elsewhere } = flat(isThenable(pending) ? await pending : pending);
@@ -194,6 +194,24 @@ export class WebSocketManagerFactory {
     }
     if (this.slotWaitMs(admission) > 0) return undefined;
     return this.refuseOverLimit(admission);
+  }
+
+  /** Of who needs no slot, or can have none. */
+  private async answerWithoutSlot(admission: PendingAdmission): Promise<Admitted | Refused | undefined> {
+    const { user, context, startedAt } = admission;
+    const joined = this.join(user, context, startedAt);
+    if (joined) return joined;
+    if (this.drain.isDraining) return this.refuseDraining(context, startedAt);
+    const isRoom = !this.isNodeFull || (await this.makeRoomOnNode(admission));
+    return isRoom ? undefined : this.refuseFull(context, startedAt);
+  }
+
+  /** A slot that the store was asked for before it was known that nobody needs it. */
+  private giveBackLater(request: SlotRequest, reply: SlotReply | Promise<SlotReply> | undefined): void {
+    if (!reply) return;
+    void whenSettled(reply, ({ granted }) => {
+      if (granted) this.ledger.giveBack(request);
+    });
   }
 
   /** Who waits for a turn, where those before may take the last slot, must not wait for a probe after that. */

@@ -120,7 +120,9 @@ export class CleanupRun {
     const { manager } = connection;
     if (isLeaving(connection)) {
       // Its client is on the way out by itself: a newcomer need not wait for that, and nobody was evicted.
-      manager.detach(connection, { reason: 'left' });
+      const isTakenCareOf = manager.detach(connection, { reason: 'left' });
+      // Nothing is said to who is closing, but a peer that never comes to its end is cut off.
+      if (!isTakenCareOf) connection.goodbye({ reason: 'internal' });
       return;
     }
     const evidence = this.evidence(manager, signal);

@@ -9,6 +9,8 @@ import type { Transport } from './transport.interface.js';
 const BACKLOG_PATIENCE_MS = 1_000;
 /** ... unless it is this many times the limit. */
 const BACKLOG_HARD_FACTOR = 4;
+/** A timer that comes later than this says that our own loop stood still, and nobody could be written to. */
+const LATE_MS = 100;
 
 /**
  * One accepted WebSocket of a manager. There is one for every socket: a field that most of them never need has no value
@@ -109,9 +111,19 @@ export class Connection implements Due {
   send(data: string): boolean {
     if (this.detached || this.transport.state !== 'open') return false;
     this.noteSent();
-    this.transport.send(data);
+    try {
+      this.transport.send(data);
+    } catch (error) {
+      this.noteThrown(error);
+      return false;
+    }
     this.checkBacklog();
     return true;
+  }
+
+  /** By a WebSocket class of the application's own: that is nothing to the other connections. */
+  private noteThrown(error: unknown): void {
+    this.manager.registry.events.report({ type: 'hook_failed', hook: 'WebSocket', error });
   }
 
   /** An application message came in. */
@@ -181,7 +193,11 @@ export class Connection implements Due {
   ping(): void {
     const { transport } = this;
     this.pingedAt = this.manager.registry.clock.now();
-    transport.ping();
+    try {
+      transport.ping();
+    } catch (error) {
+      this.noteThrown(error);
+    }
     // As a rule the kernel has it already.
     this.pingMark = transport.bytesQueued === 0 ? 0 : transport.bytesWritten;
   }
@@ -189,7 +205,11 @@ export class Connection implements Due {
   /** A look at the byte counter: whether anything has come in since the last one. Half a frame is life too. */
   lookForBytes(): boolean {
     const { bytesRead } = this.transport;
-    if (bytesRead === this.bytesSeen) return false;
+    if (bytesRead === this.bytesSeen) {
+      // What was told after the bytes had been seen, as of a message that had to be inflated, tells of no others.
+      this.heardSinceLook = false;
+      return false;
+    }
     if (!this.heardSinceLook) this.heard();
     this.bytesSeen = bytesRead;
     this.bytesCame = false;
@@ -215,12 +235,16 @@ export class Connection implements Due {
   private watchBacklog(limit: number): void {
     const { clock } = this.manager.registry;
     const startedAt = clock.now();
-    clock.setTimeout(() => {
+    const look = (wasLate: boolean) => {
       const isOver = !this.detached && this.transport.bufferedAmount > limit;
-      const wasLate = clock.now() - startedAt > 1.5 * BACKLOG_PATIENCE_MS;
       if (isOver && wasLate) return this.watchBacklog(limit);
       this.overBacklog = false;
       if (isOver) this.end({ reason: 'slow_consumer' });
+    };
+    clock.setTimeout(() => {
+      const wasLate = clock.now() - startedAt > BACKLOG_PATIENCE_MS + LATE_MS;
+      // What the peer has read meanwhile is known when the loop has come round to the sockets.
+      clock.afterReads(() => look(wasLate));
     }, BACKLOG_PATIENCE_MS);
   }
 
@@ -241,8 +265,8 @@ export class Connection implements Due {
         this.transport.close(code, reason);
       }
     } catch (error) {
-      // A WebSocket class of the application's own: the socket is terminated below.
-      this.manager.registry.events.report({ type: 'hook_failed', hook: 'WebSocket', error });
+      // The socket is terminated below.
+      this.noteThrown(error);
     }
     // A drain has one deadline for all, and terminates what is left itself.
     if (this.closed || this.terminateTimer || reason === 'draining') return;

@@ -28,7 +28,7 @@ const CLOSED = 3;
  * @example
  * ```ts
  * const closed = waitForClose(socket);
- * await manager.disconnectUser('alice');
+ * webSockets.disconnectUser('alice'); // the WebSocketManagerService
  * expect(await closed).toEqual({ code: 4520, reason: 'terminated_by_admin' });
  * ```
  */

@@ -74,7 +74,7 @@ type VerifyClient = (info: unknown, verdict: (accepted: boolean, code?: number) 
 
 async function withDoor(options: CoreOptions = {}, verifyClient?: VerifyClient) {
   const core = await Core.start({ authenticate: () => ({ userId: 'alice' }), ...options });
-  const refusals = new Refusals(core.clock);
+  const refusals = new Refusals(core.clock, core.events);
   const door = new Door(core.clock, core.factory, refusals, core.drain, core.events, core.options);
   const server = new WebSocketServer({ noServer: true, ...(verifyClient && { verifyClient }) });
   door.guard(server as unknown as WebSocketServerLike);

@@ -3,6 +3,7 @@ import { Duplex } from 'node:stream';
 import { describe, expect, it } from 'vitest';
 import type { ManagedWebSocket } from '../../src/admission/managed-websocket.js';
 import { Refusals } from '../../src/admission/refusal.js';
+import { EventStream } from '../../src/events/event-stream.js';
 import { FakeClock } from '../../src/testing/index.js';
 
 /** What a refused client may take to close its side. */
@@ -33,16 +34,32 @@ class HeldSocket extends EventEmitter {
 
 function setup() {
   const clock = new FakeClock();
-  const refusals = new Refusals(clock);
+  const events = new EventStream(clock);
+  const refusals = new Refusals(clock, events);
   const hold = (owner = 'alice') => {
     const socket = new HeldSocket(clock);
     refusals.hold(owner, socket as unknown as ManagedWebSocket, 'over_limit', 1_500);
     return socket;
   };
-  return { clock, refusals, hold, startedAt: clock.now() };
+  return { clock, events, refusals, hold, startedAt: clock.now() };
 }
 
 describe('a client that is held', () => {
+  it('goes all the same where its WebSocket class throws, and the process goes on', async () => {
+    const { clock, events, refusals, hold } = setup();
+    const failed: unknown[] = [];
+    events.listen(['hook_failed'], ({ hook, error }) => failed.push([hook, error]));
+    const failure = new Error('broken');
+    const socket = hold();
+    socket.sendUncounted = () => {
+      throw failure;
+    };
+    await clock.advance(1_000);
+    expect(failed).toEqual([['WebSocket', failure]]);
+    await clock.advance(2_000);
+    expect([socket.terminatedAt === undefined, refusals.held]).toEqual([false, 0]);
+  });
+
   it('is told why, and closed with the code, after a short while that is drawn', async () => {
     const { clock, hold, startedAt } = setup();
     const sockets = Array.from({ length: 200 }, (_, i) => hold(`user-${i}`));

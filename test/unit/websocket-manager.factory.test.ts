@@ -532,6 +532,30 @@ describe('a full node', () => {
 });
 
 describe('draining', () => {
+  it('gives back the place that a store, asked before, grants after the refusal', async () => {
+    class BusyClock extends FakeClock {
+      pause: Promise<void> | undefined;
+      override breathe(): Promise<void> | undefined {
+        return this.pause;
+      }
+    }
+    const clock = new BusyClock();
+    const store = new ScriptedStore(clock);
+    const core = await Core.start({ store }, clock);
+    let goOn = () => {};
+    clock.pause = new Promise((resolve) => {
+      goOn = resolve;
+    });
+    const admission = core.admit('alice');
+    core.drain.begin();
+    goOn();
+    await clock.advance(1);
+    expect(refusal(await admission).reason).toBe('draining');
+    await clock.advance(100);
+    expect(store.calls.filter((call) => call === 'reserve')).toHaveLength(1);
+    expect(store.heldBy('alice')).toEqual(new Set());
+  });
+
   it('refuses, with a time to come back that is drawn', async () => {
     const core = await Core.start();
     core.drain.begin();
