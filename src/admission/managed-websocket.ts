@@ -202,7 +202,8 @@ export function managedWebSocketClass(base: WebSocketClass, sink: SocketErrorSin
       // Who has said something and left has said it; whom we have ended meanwhile is not heard.
       const hasLeft = held.at(-1)?.[0] === 'close';
       for (const [event, args] of held) {
-        if (event === 'close') this.tellClose(args);
+        // In a turn of its own, as it would have been read: Nest takes some promises to get a message to its handler.
+        if (event === 'close') setImmediate(() => this.tellClose(args));
         else if (isWanted && (hasLeft || !this[CONNECTION]?.detached)) this.tell('message', args);
       }
       // An application that does not read for reasons of its own goes on not reading.

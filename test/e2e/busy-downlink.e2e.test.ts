@@ -14,6 +14,22 @@ afterEach(async () => {
   await server.stop();
 });
 
+/** Alice's connection, that nobody reads for now, and how many bytes wait for it in the server. */
+async function openReader() {
+  const operator = new Operator(server);
+  const { hostname, port } = new URL(server.url);
+  const reader = connect(Number(port), hostname);
+  reader.on('error', () => {});
+  reader.write(handshake('/ws?userId=alice'));
+  await new Promise((resolve) => reader.once('data', resolve));
+  reader.pause();
+  const backlog = async () => {
+    const { body } = await operator.get('users/alice').expect(200);
+    return (body.managers[0]?.connections[0]?.bufferedBytes ?? 0) as number;
+  };
+  return { reader, backlog };
+}
+
 describe('a client of a user under pressure, whose answer takes long to be read', () => {
   it('is not proven dead by questions that still wait behind it in our own queue', async () => {
     isOver = false;
@@ -22,17 +38,7 @@ describe('a client of a user under pressure, whose answer takes long to be read'
       WSM_PROBE_TIMEOUT_MS: '300',
       WSM_MAX_BUFFERED_BYTES: `${64 * 2 ** 20}`,
     });
-    const operator = new Operator(server);
-    const { hostname, port } = new URL(server.url);
-    const reader = connect(Number(port), hostname);
-    reader.on('error', () => {});
-    reader.write(handshake('/ws?userId=alice'));
-    await new Promise((resolve) => reader.once('data', resolve));
-    reader.pause();
-    const backlog = async () => {
-      const { body } = await operator.get('users/alice').expect(200);
-      return (body.managers[0]?.connections[0]?.bufferedBytes ?? 0) as number;
-    };
+    const { reader, backlog } = await openReader();
     const backsUp = async () => {
       reader.write(clientFrame(0x1, JSON.stringify({ event: 'echo', data: 'x'.repeat(500_000) })));
       return (await backlog()) > 8 * 2 ** 20;
@@ -72,18 +78,8 @@ describe('a client that reads one large answer slowly', () => {
       WSM_MAX_PAYLOAD_BYTES: `${64 * 2 ** 20}`,
       WSM_MAX_BUFFERED_BYTES: `${64 * 2 ** 20}`,
     });
-    const operator = new Operator(server);
-    const { hostname, port } = new URL(server.url);
-    const reader = connect(Number(port), hostname);
-    reader.on('error', () => {});
-    reader.write(handshake('/ws?userId=alice'));
-    await new Promise((resolve) => reader.once('data', resolve));
-    reader.pause();
+    const { reader, backlog } = await openReader();
     reader.write(clientFrame(0x1, JSON.stringify({ event: 'echo', data: 'x'.repeat(30_000_000) })));
-    const backlog = async () => {
-      const { body } = await operator.get('users/alice').expect(200);
-      return (body.managers[0]?.connections[0]?.bufferedBytes ?? 0) as number;
-    };
     await until(async () => (await backlog()) > 25_000_000, 10_000, 'the answer');
     const before = await backlog();
     for (let i = 0; i < 250; i++) {

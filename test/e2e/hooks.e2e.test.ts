@@ -241,6 +241,41 @@ describe('hooks of the connection', () => {
     expect(told).toEqual(['connected', 0, 1, 2]);
   });
 
+  it.each([
+    ['goes well', true, ['connected', 0, 1, 'disconnected']],
+    ['fails', false, ['connected', 'disconnected']],
+  ])(
+    'what a client said before it left is heard, and then the close, if one %s',
+    async (_, isWell, expected) => {
+      const told: unknown[] = [];
+      @WebSocketGateway({ path: '/ws' })
+      class Gateway {
+        async handleConnection(): Promise<void> {
+          await sleep(200);
+          told.push('connected');
+          if (!isWell) throw new Error('thrown');
+        }
+        handleDisconnect(): void {
+          told.push('disconnected');
+        }
+        @SubscribeMessage('echo')
+        echo(@MessageBody() data: unknown): void {
+          told.push(data);
+        }
+      }
+      const { url, service } = await startApp({ gateways: [Gateway] });
+      const client = await connect(`${url}/ws?userId=alice`);
+      client.send('echo', 0);
+      client.send('echo', 1);
+      await client.leave();
+      // The place is free at once.
+      expect([service.managersOf('alice'), told]).toEqual([[], []]);
+      await vi.waitFor(() => expect(told).toEqual(expected));
+      await sleep(50);
+      expect(told).toEqual(expected);
+    },
+  );
+
   it('get the close code and the reason, whoever closed', async () => {
     const told: unknown[] = [];
     @WebSocketGateway({ path: '/ws' })

@@ -356,7 +356,7 @@ describe('what the client sends', () => {
       await expect.poll(() => connection.closed).toEqual({ code: 4001, reason: 'said it' });
       expect([connection.detached, told]).toEqual([true, []]);
       server.releaseMessages(isWanted);
-      expect(told).toEqual(expected);
+      await expect.poll(() => told).toEqual(expected);
     },
   );
 
