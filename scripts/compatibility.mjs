@@ -1,7 +1,7 @@
 // npm run test:package
 // Builds and packs the package, and drives the applications of examples/ with what was packed. docs/compatibility.json and
 // the table in README.md are made of what ran: `-- --write` writes them, and without it a run fails where they say
-// anything else. `-- --quick` leaves out the other Node versions and `nest new`, and the table with them.
+// anything else. `-- --quick` leaves out the other Node versions, what `nest new` makes for them, and the table with them.
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';

@@ -16,7 +16,7 @@ const NEW_COMMONJS = ['schematics', '@nestjs/schematics:application', '--name=fr
 
 /** With which Node: the CLI of 12 wants 22, and Jest can load Nest 12, which is ESM, from 24.9 on. */
 const FRESH: readonly [title: string, major: Major, node: number, make: readonly string[]][] = [
-  ['`nest new`: CommonJS, Jest', 11, 22, NEW],
+  ['`nest new`: CommonJS, Jest', 11, 20, NEW],
   ['`nest new`: ESM, Vitest', 12, 22, NEW],
   ['`nest new`: CommonJS, Jest', 12, 24, NEW_COMMONJS],
 ];
@@ -114,13 +114,11 @@ async function tryFresh(major: Major, node: string, make: readonly string[]): Pr
   const alice = await vi.waitFor(() => connect(url), { timeout: 20_000 });
   alice.send('greet', 'hello');
   expect(await alice.next()).toEqual({ event: 'greeting', data: 'hello, alice' });
-  expect((await refusal(server.socketUrl({}, '/chat'))).status).toBe(400);
+  expect((await refusal(server.socketUrl({}, '/chat'))).status).toBe(401);
   await expectPoliteEnd(server, url);
 }
 
-const isQuick = inject('packed').nodesIn === undefined;
-const versions = isQuick ? [] : nodes();
-const newest = (line: number) => versions.findLast(([version]) => version.startsWith(`${line}.`));
+const newest = (line: number) => nodes().findLast(([version]) => version.startsWith(`${line}.`));
 const fresh = FRESH.flatMap(([title, major, line, make]) => {
   const [version, node] = newest(line) ?? [];
   return version && node ? [[title, major, version, node, make] as const] : [];
@@ -134,6 +132,8 @@ for (const [title, major, version, node, make] of fresh) {
   });
 }
 
-it('is tried where the other Node versions are', () => {
-  expect(fresh).toHaveLength(isQuick ? 0 : FRESH.length);
+it('is tried with every Node of the run that it is for', () => {
+  const isQuick = inject('packed').nodesIn === undefined;
+  const due = FRESH.filter(([, , line]) => !isQuick || process.versions.node.startsWith(`${line}.`));
+  expect(fresh).toHaveLength(due.length);
 });
