@@ -2,7 +2,7 @@ import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { Inject, Injectable } from '@nestjs/common';
 import { Clock } from '../clock/clock.js';
-import { isThenable, settleWithin, whenSettled } from '../clock/deadline.js';
+import { isThenable, settleWithin } from '../clock/deadline.js';
 import type { DisconnectReason, EndReason, RejectionReason } from '../events/close-reason.js';
 import { EventStream } from '../events/event-stream.js';
 import type { Manager } from '../manager/manager.js';
@@ -19,7 +19,12 @@ import {
 } from './managed-websocket.js';
 import { isOriginAllowed } from './origin.js';
 import { Refusals } from './refusal.js';
-import { type Admitted, WebSocketManagerFactory } from './websocket-manager.factory.js';
+import {
+  type Admitted,
+  type Newcomer,
+  type Refused,
+  WebSocketManagerFactory,
+} from './websocket-manager.factory.js';
 import { WebSocketTransport } from './websocket-transport.js';
 
 type OnUpgraded = (webSocket: WebSocketLike, request: IncomingMessage) => void;
@@ -41,18 +46,37 @@ type Verdict = (accepted: boolean, ...answer: unknown[]) => void;
 /** With one parameter it returns its verdict, with two it calls back. */
 type VerifyClient = (info: { readonly req: IncomingMessage }, verdict: Verdict) => unknown;
 
-interface Upgrade {
-  readonly server: WebSocketServerLike;
-  readonly request: IncomingMessage;
-  readonly socket: Duplex;
-  /** Tells the platform of a socket that is in. */
-  readonly onUpgraded: OnUpgraded;
-  readonly startedAt: number;
+/** Somebody at the door: all there is of them, so that nothing else has to be made for one who comes in at once. */
+class Upgrade implements Newcomer {
   /** For `ws`, which waits for it; there as soon as it has nothing against the handshake. */
-  verdict: Verdict | undefined;
-  /** What is to be done with the socket once the handshake is completed. */
-  onCompleted: ((webSocket: ManagedWebSocket) => void) | undefined;
+  verdict: Verdict | undefined = undefined;
+  /** Whose socket it is to be. */
+  manager: Manager | undefined = undefined;
+  /** When the credentials end; epoch milliseconds. */
+  expiresAt: number | undefined = undefined;
+  /** What becomes of the socket where it is nobody's. */
+  onRefused: ((webSocket: ManagedWebSocket) => void) | undefined = undefined;
+  /** The handshake is completed. */
+  isCompleted = false;
+
+  constructor(
+    readonly server: WebSocketServerLike,
+    readonly request: IncomingMessage,
+    readonly socket: Duplex,
+    /** Tells the platform of a socket that is in. */
+    readonly onUpgraded: OnUpgraded,
+    readonly startedAt: number,
+  ) {}
+
+  /** The peer has hung up while it waited. A FIN is not an event while nobody reads, only a state of the stream. */
+  isGone(): boolean {
+    const { socket } = this;
+    const { _readableState } = socket as Duplex & { _readableState?: { ended?: boolean } };
+    return socket.destroyed || !socket.readable || _readableState?.ended === true;
+  }
 }
+
+type Decision = Admitted | Refused;
 
 interface Refusal {
   readonly reason: RejectionReason;
@@ -68,6 +92,9 @@ interface Refusal {
  */
 @Injectable()
 export class Door implements SocketErrorSink {
+  /** Whose handshake `ws` is completing. */
+  private completing: Upgrade | undefined;
+
   constructor(
     private readonly clock: Clock,
     private readonly factory: WebSocketManagerFactory,
@@ -86,26 +113,19 @@ export class Door implements SocketErrorSink {
     options.WebSocket = managedWebSocketClass(options.WebSocket, this);
     const accept = server.handleUpgrade.bind(server);
     let arriving: Upgrade | undefined;
+    const onCompleted: OnUpgraded = (webSocket) => this.completed(webSocket as ManagedWebSocket);
     server.handleUpgrade = (request, socket, head, onUpgraded) => {
-      const upgrade: Upgrade = {
-        server,
-        request,
-        socket,
-        onUpgraded,
-        startedAt: this.clock.now(),
-        verdict: undefined,
-        onCompleted: undefined,
-      };
+      const upgrade = new Upgrade(server, request, socket, onUpgraded, this.clock.now());
       arriving = upgrade;
       try {
-        accept(request, socket, head, (webSocket) => upgrade.onCompleted?.(webSocket as ManagedWebSocket));
+        accept(request, socket, head, onCompleted);
       } catch (error) {
         this.fail(upgrade, error);
       }
     };
-    const own = options.verifyClient;
+    let own = options.verifyClient;
     // `ws` counts the parameters: with two, it waits. It asks within the call, for the one who has just arrived.
-    options.verifyClient = (info, verdict) => {
+    const verifyClient: VerifyClient = (info, verdict) => {
       const upgrade = arriving as Upgrade;
       // The application's own check first: who does not pass it is not to cost anybody a place either.
       if (own?.length === 2) {
@@ -118,6 +138,15 @@ export class Door implements SocketErrorSink {
         this.receive(upgrade, verdict);
       }
     };
+    // A gateway may set its own in `afterInit`: that is one more check, and not the end of ours.
+    Object.defineProperty(options, 'verifyClient', {
+      get: () => verifyClient,
+      set: (theirs: VerifyClient | undefined) => {
+        own = theirs;
+      },
+      enumerable: true,
+      configurable: true,
+    });
   }
 
   listenerFailed(event: string, error: unknown): void {
@@ -134,9 +163,8 @@ export class Door implements SocketErrorSink {
     if (upgrade.verdict) return;
     upgrade.verdict = verdict;
     try {
-      const done = whenSettled(this.identify(upgrade.request), (context) =>
-        'reason' in context ? this.refuse(upgrade, context) : this.admit(upgrade, context),
-      );
+      const context = this.identify(upgrade.request);
+      const done = isThenable(context) ? this.decideLater(upgrade, context) : this.decide(upgrade, context);
       if (isThenable(done)) done.then(undefined, (error: unknown) => this.fail(upgrade, error));
     } catch (error) {
       this.fail(upgrade, error);
@@ -155,16 +183,31 @@ export class Door implements SocketErrorSink {
     return this.checkOrigin(request) ?? this.authenticate(request);
   }
 
-  private admit(upgrade: Upgrade, context: CheckedUserContext): void | Promise<void> {
-    const newcomer = { isGone: () => hasLeft(upgrade.socket) };
-    return whenSettled(this.factory.admit(context, newcomer), (admission) => {
-      // A session that was joined may have had to go in the very moment: then it is made anew.
-      const isStale = admission.admitted && admission.outcome === 'joined' && !admission.manager.isOpen;
-      return whenSettled(isStale ? this.factory.admit(context, newcomer) : admission, (last) => {
-        if (last.admitted) this.letIn(upgrade, last, context);
-        else this.refuse(upgrade, { ...last, userId: context.userId });
-      });
-    });
+  private async decideLater(upgrade: Upgrade, context: Promise<CheckedUserContext | Refusal>): Promise<void> {
+    await this.decide(upgrade, await context);
+  }
+
+  private decide(upgrade: Upgrade, context: CheckedUserContext | Refusal): void | Promise<void> {
+    if ('reason' in context) return this.refuse(upgrade, context);
+    const decision = this.factory.admit(context, upgrade);
+    if (isThenable(decision) || isStale(decision)) return this.answerLater(upgrade, context, decision);
+    this.answer(upgrade, context, decision);
+  }
+
+  private async answerLater(
+    upgrade: Upgrade,
+    context: CheckedUserContext,
+    decision: Decision | Promise<Decision>,
+  ): Promise<void> {
+    const first = await decision;
+    // A session that was joined may have had to go in the very moment: then it is made anew.
+    const last = isStale(first) ? await this.factory.admit(context, upgrade) : first;
+    this.answer(upgrade, context, last);
+  }
+
+  private answer(upgrade: Upgrade, context: CheckedUserContext, decision: Decision): void {
+    if (decision.admitted) this.letIn(upgrade, decision.manager, context.expiresAt);
+    else this.refuse(upgrade, { ...decision, userId: context.userId });
   }
 
   private checkOrigin(request: IncomingMessage): Refusal | undefined {
@@ -180,19 +223,25 @@ export class Door implements SocketErrorSink {
   private authenticate(
     request: IncomingMessage,
   ): CheckedUserContext | Refusal | Promise<CheckedUserContext | Refusal> {
+    try {
+      const answer: unknown = this.options.authenticate(request);
+      return isThenable(answer) ? this.authenticateLater(answer) : this.checkContext(answer);
+    } catch (error) {
+      return this.notAuthenticated(error);
+    }
+  }
+
+  private async authenticateLater(answer: PromiseLike<unknown>): Promise<CheckedUserContext | Refusal> {
     const { authenticateTimeoutMs } = this.options.admission;
-    return whenSettled(
-      settleWithin(this.clock, authenticateTimeoutMs, () => this.options.authenticate(request)),
-      (settled) => {
-        if (settled.status === 'done') return this.checkContext(settled.value);
-        if (settled.status === 'late') {
-          return this.hookFailure(new Error(`no answer within ${authenticateTimeoutMs} ms`));
-        }
-        return isUnauthorized(settled.error)
-          ? { reason: 'unauthenticated' }
-          : this.hookFailure(settled.error);
-      },
-    );
+    const settled = await settleWithin(this.clock, authenticateTimeoutMs, () => answer);
+    if (settled.status === 'done') return this.checkContext(settled.value);
+    return settled.status === 'late'
+      ? this.hookFailure(new Error(`no answer within ${authenticateTimeoutMs} ms`))
+      : this.notAuthenticated(settled.error);
+  }
+
+  private notAuthenticated(error: unknown): Refusal {
+    return isUnauthorized(error) ? { reason: 'unauthenticated' } : this.hookFailure(error);
   }
 
   private checkContext(value: unknown): CheckedUserContext | Refusal {
@@ -219,27 +268,43 @@ export class Door implements SocketErrorSink {
     return { reason: 'internal' };
   }
 
-  private letIn(upgrade: Upgrade, { manager }: Admitted, { expiresAt }: CheckedUserContext): void {
-    let isIn = false;
+  private letIn(upgrade: Upgrade, manager: Manager, expiresAt: number | undefined): void {
+    upgrade.manager = manager;
+    upgrade.expiresAt = expiresAt;
     try {
-      complete(upgrade, (webSocket) => {
-        isIn = true;
-        this.attach(upgrade, webSocket, manager, expiresAt);
-      });
+      this.complete(upgrade);
     } finally {
       // The client went in the very moment: the slot is free again.
-      if (!isIn && manager.neverAttached) void manager.close({ reason: 'left' });
+      if (!upgrade.isCompleted && manager.neverAttached) void manager.close({ reason: 'left' });
     }
   }
 
+  /** Lets `ws` complete the handshake, which it does within the call, if the client is still there. */
+  private complete(upgrade: Upgrade): void {
+    this.completing = upgrade;
+    try {
+      upgrade.verdict?.(true);
+    } finally {
+      this.completing = undefined;
+    }
+  }
+
+  private completed(webSocket: ManagedWebSocket): void {
+    const upgrade = this.completing;
+    if (!upgrade) {
+      // What nobody has let in is nobody's, and must not stay open.
+      webSocket.terminate();
+      return;
+    }
+    this.completing = undefined;
+    upgrade.isCompleted = true;
+    if (upgrade.manager) this.attach(upgrade, webSocket, upgrade.manager);
+    else upgrade.onRefused?.(webSocket);
+  }
+
   /** Gives the socket to its manager, and tells the platform of it, which tells the gateways. */
-  private attach(
-    upgrade: Upgrade,
-    webSocket: ManagedWebSocket,
-    manager: Manager,
-    expiresAt: number | undefined,
-  ): void {
-    const { socket, request, onUpgraded } = upgrade;
+  private attach(upgrade: Upgrade, webSocket: ManagedWebSocket, manager: Manager): void {
+    const { socket, request, onUpgraded, expiresAt } = upgrade;
     if (!manager.isOpen) {
       this.hold(upgrade, webSocket, manager.userId, reasonToTell(manager.endedBy));
       return;
@@ -273,7 +338,8 @@ export class Door implements SocketErrorSink {
     }
     const owner = userId ?? `address ${request.socket.remoteAddress ?? 'unknown'}`;
     if (isToldByClose(reason) && this.tellsByClose(request) && this.refusals.mayHold(owner)) {
-      complete(upgrade, (webSocket) => this.hold(upgrade, webSocket, owner, reason, retryAfterMs));
+      upgrade.onRefused = (webSocket) => this.hold(upgrade, webSocket, owner, reason, retryAfterMs);
+      this.complete(upgrade);
     } else {
       this.refusals.answer(socket, reason, retryAfterMs);
     }
@@ -298,12 +364,6 @@ export class Door implements SocketErrorSink {
   }
 }
 
-/** Lets `ws` complete the handshake, which it does within the call, if the client is still there. */
-function complete(upgrade: Upgrade, onCompleted: (webSocket: ManagedWebSocket) => void): void {
-  upgrade.onCompleted = onCompleted;
-  upgrade.verdict?.(true);
-}
-
 function isToldByClose(reason: RejectionReason): reason is RejectionReason & DisconnectReason {
   return reason !== 'forbidden_origin' && reason !== 'bad_request';
 }
@@ -313,10 +373,9 @@ function reasonToTell(endedBy: EndReason | undefined): DisconnectReason {
   return endedBy === undefined || endedBy === 'left' || endedBy === 'inactive' ? 'internal' : endedBy;
 }
 
-/** The peer has hung up while it waited. A FIN is not an event while nobody reads, only a state of the stream. */
-function hasLeft(socket: Duplex): boolean {
-  const { _readableState } = socket as Duplex & { _readableState?: { ended?: boolean } };
-  return socket.destroyed || !socket.readable || _readableState?.ended === true;
+/** Joined a session that has ended since. */
+function isStale(decision: Decision): boolean {
+  return decision.admitted && decision.outcome === 'joined' && !decision.manager.isOpen;
 }
 
 /** Nest's own way to say no: `UnauthorizedException`, `ForbiddenException`, of whatever copy of Nest. */

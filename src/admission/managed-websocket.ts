@@ -84,6 +84,8 @@ export interface SocketErrorSink {
   peerFailed(error: unknown): void;
 }
 
+const WATCHED = { captureRejections: true };
+
 /** So many messages may wait; beyond that the socket is not read, and the peer has to wait. */
 const MOST_HELD_MESSAGES = 16;
 
@@ -108,9 +110,7 @@ export function managedWebSocketClass(base: WebSocketClass, sink: SocketErrorSin
     constructor(...args: unknown[]) {
       super(...args);
       // Asks Node to watch the promises of asynchronous listeners, which would otherwise end the process.
-      (EventEmitter as unknown as (this: object, options: object) => void).call(this, {
-        captureRejections: true,
-      });
+      (EventEmitter as unknown as (this: object, options: object) => void).call(this, WATCHED);
     }
 
     [EventEmitter.captureRejectionSymbol](error: unknown, event: string): void {

@@ -221,16 +221,15 @@ export class WebSocketManagerAdapter implements WebSocketAdapter {
   }
 
   private ownerOf(port: number, { url = '/' }: IncomingMessage): PathOwner | undefined {
-    const owners = registriesOf(this.innerAdapter()).wsServersRegistry.get(port);
+    const owners = registriesOf(this.innerAdapter()).wsServersRegistry.get(port) ?? [];
     // As nearly every client writes it; the rest is for the URL parser.
-    const named = owners?.find(({ path }) => path === url || (path && url.startsWith(`${path}?`)));
-    if (named) return named;
+    for (const owner of owners) if (isAt(owner.path, url)) return owner;
     // In absolute form, as proxies write it, or else a path.
     const isAbsolute = /^(http|ws)s?:\/\//i.test(url);
     const target = isAbsolute ? url : `ws://localhost${url.startsWith('/') ? '' : '/'}${url}`;
     if (!URL.canParse(target)) return undefined;
     const { pathname } = new URL(target);
-    return owners?.find(({ path }) => path === pathname);
+    return owners.find(({ path }) => path === pathname);
   }
 
   private leaveToOthers(server: Server, socket: Duplex): void {
@@ -268,6 +267,12 @@ export class WebSocketManagerAdapter implements WebSocketAdapter {
 function isWsAdapter(adapter: WebSocketAdapter): adapter is WsAdapter {
   const { httpServersRegistry, wsServersRegistry } = registriesOf(adapter);
   return httpServersRegistry instanceof Map && wsServersRegistry instanceof Map;
+}
+
+/** Whether a request for this URL is for the path: for nothing else, or with a query. */
+function isAt(path: string | undefined, url: string): boolean {
+  if (!path || !url.startsWith(path)) return false;
+  return url.length === path.length || url[path.length] === '?';
 }
 
 /** They are protected, not private: what a subclass may use, a wrapper does too. */

@@ -103,7 +103,15 @@ export class WebSocketManagerFactory {
     } finally {
       if (!decision || !isThenable(decision)) this.leave(user);
     }
-    return isThenable(decision) ? decision.finally(() => this.leave(user)) : decision;
+    return isThenable(decision) ? this.leaveAfter(decision, user) : decision;
+  }
+
+  private async leaveAfter<T>(decision: Promise<T>, user: UserRecord): Promise<T> {
+    try {
+      return await decision;
+    } finally {
+      this.leave(user);
+    }
   }
 
   private leave(user: UserRecord): void {

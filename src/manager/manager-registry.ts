@@ -193,9 +193,13 @@ export class ManagerRegistry {
   forgetIfUnused(user: UserRecord): void {
     // A sweep that looks after who is remembered does not make the time begin anew; coming back does.
     if (!user.isUnused || user.dueTick !== NOT_QUEUED) return;
-    const isRemembered = this.listeners.remembers.some((remembers) => remembers(user));
-    if (isRemembered) this.unused.schedule(user, this.clock.now() + this.options.cleanup.graceMs);
+    if (this.isRemembered(user)) this.unused.schedule(user, this.clock.now() + this.options.cleanup.graceMs);
     else this.forget(user);
+  }
+
+  private isRemembered(user: UserRecord): boolean {
+    for (const remembers of this.listeners.remembers) if (remembers(user)) return true;
+    return false;
   }
 
   forgetUnused(now: number): void {

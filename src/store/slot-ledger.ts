@@ -111,10 +111,9 @@ export class SlotLedger {
   /** The store may not know of managers that were let in while it was away; this node does. */
   private accepted(request: SlotRequest, reply: SlotReply): SlotReply {
     this.failures = 0;
-    const alone = this.decideAlone(request);
-    if (!reply.granted || alone.granted) return reply;
+    if (!reply.granted || this.localCount(request.userId) < request.limit) return reply;
     this.giveBack(request);
-    return alone;
+    return this.decideAlone(request);
   }
 
   /** A slot granted after we stopped waiting belongs to the manager if it came to be, or to nobody. */

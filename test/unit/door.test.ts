@@ -72,11 +72,16 @@ interface Knock {
 
 type VerifyClient = (info: unknown, verdict: (accepted: boolean, code?: number) => void) => unknown;
 
-async function withDoor(options: CoreOptions = {}, verifyClient?: VerifyClient) {
+async function withDoor(
+  options: CoreOptions = {},
+  verifyClient?: VerifyClient,
+  prepare?: (server: WebSocketServer) => void,
+) {
   const core = await Core.start({ authenticate: () => ({ userId: 'alice' }), ...options });
   const refusals = new Refusals(core.clock, core.events);
   const door = new Door(core.clock, core.factory, refusals, core.drain, core.events, core.options);
   const server = new WebSocketServer({ noServer: true, ...(verifyClient && { verifyClient }) });
+  prepare?.(server);
   door.guard(server as unknown as WebSocketServerLike);
   let upgraded = 0;
   const sockets: WireSocket[] = [];
@@ -98,7 +103,7 @@ async function withDoor(options: CoreOptions = {}, verifyClient?: VerifyClient) 
     return socket;
   };
   const managers = (): Manager[] => [...(core.registry.user('alice')?.managers ?? [])];
-  return { core, refusals, knock, sockets, managers, upgraded: () => upgraded };
+  return { core, server, refusals, knock, sockets, managers, upgraded: () => upgraded };
 }
 
 const rejections = (core: Core) =>
@@ -351,6 +356,43 @@ describe('a handshake after admission', () => {
     await door.knock();
     expect(door.upgraded()).toBe(1);
     expect(door.managers()[0]?.connections).toHaveLength(1);
+  });
+
+  it('that the application has a check for since the server was made has to pass it, and ours', async () => {
+    const door = await withDoor();
+    for (const isVerified of [false, true]) {
+      door.server.options.verifyClient = () => isVerified;
+      const socket = await door.knock();
+      expect([socket.answer?.status, socket.isUpgraded]).toEqual(
+        isVerified ? [undefined, true] : [401, false],
+      );
+    }
+    door.server.options.verifyClient = undefined;
+    await door.knock();
+    expect(door.managers()).toHaveLength(2);
+  });
+
+  it('that is completed without asking us is the socket of nobody, and does not stay open', async () => {
+    let asks = true;
+    const authenticate = () => {
+      // Gone while it is decided: whoever comes after it does not come in on its account.
+      if (asks) door.sockets.at(-1)?.destroy();
+      return { userId: 'alice' };
+    };
+    const door = await withDoor({ authenticate }, undefined, (server) => {
+      const ask = server.handleUpgrade.bind(server);
+      const { completeUpgrade } = server as unknown as { completeUpgrade: (...args: unknown[]) => void };
+      server.handleUpgrade = (request, ...rest) => {
+        const key = request.headers['sec-websocket-key'];
+        if (asks) ask(request, ...rest);
+        else completeUpgrade.call(server, {}, key, new Set(), request, ...rest);
+      };
+    });
+    await door.knock();
+    asks = false;
+    const socket = await door.knock();
+    expect([socket.isUpgraded, socket.destroyed]).toEqual([true, true]);
+    expect([door.upgraded(), door.managers()]).toEqual([0, []]);
   });
 
   it('that is complete is no longer the socket of a newcomer', async () => {
