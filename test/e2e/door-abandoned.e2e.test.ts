@@ -112,6 +112,26 @@ describe("a handshake that the gateway's own check fails takes no slot", () => {
     await connect(`${running.url}/ws?userId=alice`);
   });
 
+  it('where afterInit sets a verifyClient that refuses', async () => {
+    let isOpen = false;
+    @WebSocketGateway({ path: '/checked' })
+    class CheckedGateway {
+      afterInit(server: { options: { verifyClient?: () => boolean } }) {
+        server.options.verifyClient = () => isOpen;
+      }
+    }
+    const running = await startApp({
+      gateways: [CheckedGateway],
+      options: { limits: { managersPerUser: 1 } },
+    });
+    const url = `${running.url}/checked?userId=alice`;
+    expect((await refusal(url)).status).toBe(401);
+    await nothingLeft(running);
+    isOpen = true;
+    await connect(url);
+    expect(running.service.managersOf('alice')).toHaveLength(1);
+  });
+
   it('where verifyClient throws', async () => {
     const running = await startWith((_info: never) => {
       throw new Error('verifyClient');
