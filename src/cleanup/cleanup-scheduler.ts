@@ -1,5 +1,5 @@
 import { Inject, Injectable } from '@nestjs/common';
-import { ModuleRef } from '@nestjs/core';
+import { DiscoveryService, ModuleRef } from '@nestjs/core';
 import type { SchedulerRegistry } from '@nestjs/schedule';
 import { Clock, type TimerHandle } from '../clock/clock.js';
 import { importOptional } from '../options/import-optional.js';
@@ -23,6 +23,7 @@ export class CleanupScheduler {
     private readonly clock: Clock,
     private readonly cleanup: CleanupService,
     private readonly moduleRef: ModuleRef,
+    private readonly discovery: DiscoveryService,
     @Inject(RESOLVED_OPTIONS) private readonly options: ResolvedOptions,
   ) {
     this.sweptAt = clock.now();
@@ -58,13 +59,21 @@ export class CleanupScheduler {
 
   /** A registry of our own beside the application's would take its place in injection: only theirs is used. */
   private async findRegistry(): Promise<SchedulerRegistry | undefined> {
+    // Many have the package installed and do without it. Loaded for them, it would be a megabyte of their heap.
+    if (!this.discovery.getProviders().some(({ metatype }) => looksLikeRegistry(metatype))) return undefined;
     const schedule = await importOptional(() => import('@nestjs/schedule'), '@nestjs/schedule');
     if (!schedule) return undefined;
     try {
       return this.moduleRef.get(schedule.SchedulerRegistry, { strict: false });
     } catch {
-      // The package is installed, but the application does not import ScheduleModule.
+      // Something else that only looks like one.
       return undefined;
     }
   }
+}
+
+/** By what it can do, as its name may have been minified. */
+function looksLikeRegistry(metatype: unknown): boolean {
+  const { prototype } = (metatype ?? {}) as { prototype?: Partial<SchedulerRegistry> };
+  return typeof prototype?.addInterval === 'function' && typeof prototype.deleteInterval === 'function';
 }

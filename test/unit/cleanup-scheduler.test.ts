@@ -1,4 +1,4 @@
-import type { ModuleRef } from '@nestjs/core';
+import type { DiscoveryService, ModuleRef } from '@nestjs/core';
 import { SchedulerRegistry } from '@nestjs/schedule';
 import { describe, expect, it } from 'vitest';
 import { CleanupScheduler, SWEEP_INTERVAL } from '../../src/cleanup/cleanup-scheduler.js';
@@ -25,7 +25,14 @@ async function withScheduler(registry?: SchedulerRegistry) {
       return registry;
     },
   } as unknown as ModuleRef;
-  const scheduler = new CleanupScheduler(core.clock, cleanup, moduleRef, core.options);
+  const discovery = {
+    getProviders: () => [
+      { metatype: null },
+      { metatype: Core },
+      ...(registry ? [{ metatype: SchedulerRegistry }] : []),
+    ],
+  } as unknown as DiscoveryService;
+  const scheduler = new CleanupScheduler(core.clock, cleanup, moduleRef, discovery, core.options);
   return { core, scheduler, swept, finish: () => finish?.() };
 }
 
