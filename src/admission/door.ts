@@ -113,7 +113,8 @@ export class Door implements SocketErrorSink {
     options.WebSocket = managedWebSocketClass(options.WebSocket, this);
     const accept = server.handleUpgrade.bind(server);
     let arriving: Upgrade | undefined;
-    const onCompleted: OnUpgraded = (webSocket) => this.completed(webSocket as ManagedWebSocket);
+    const onCompleted: OnUpgraded = (webSocket, request) =>
+      this.completed(webSocket as ManagedWebSocket, request);
     server.handleUpgrade = (request, socket, head, onUpgraded) => {
       const upgrade = new Upgrade(server, request, socket, onUpgraded, this.clock.now());
       arriving = upgrade;
@@ -121,14 +122,20 @@ export class Door implements SocketErrorSink {
         accept(request, socket, head, onCompleted);
       } catch (error) {
         this.fail(upgrade, error);
+      } finally {
+        arriving = undefined;
       }
     };
     let own = options.verifyClient;
     // `ws` counts the parameters: with two, it waits. It asks within the call, for the one who has just arrived.
     const verifyClient: VerifyClient = (info, verdict) => {
-      const upgrade = arriving as Upgrade;
-      // The application's own check first: who does not pass it is not to cost anybody a place either.
-      if (own?.length === 2) {
+      const upgrade = arriving;
+      arriving = undefined;
+      if (upgrade?.request !== info.req) {
+        // Not asked by `ws`: an answer for one is not to be given to another.
+        verdict(false, 500);
+      } else if (own?.length === 2) {
+        // The application's own check first: who does not pass it is not to cost anybody a place either.
         own(info, (isVerified, ...answer) =>
           isVerified ? this.receive(upgrade, verdict) : verdict(false, ...answer),
         );
@@ -138,9 +145,9 @@ export class Door implements SocketErrorSink {
         this.receive(upgrade, verdict);
       }
     };
-    // A gateway may set its own in `afterInit`: that is one more check, and not the end of ours.
+    // A gateway may set another check in `afterInit`, or one around its own: in place of that, and not of ours.
     Object.defineProperty(options, 'verifyClient', {
-      get: () => verifyClient,
+      get: () => (arriving ? verifyClient : own),
       set: (theirs: VerifyClient | undefined) => {
         own = theirs;
       },
@@ -281,19 +288,23 @@ export class Door implements SocketErrorSink {
 
   /** Lets `ws` complete the handshake, which it does within the call, if the client is still there. */
   private complete(upgrade: Upgrade): void {
+    const outer = this.completing;
     this.completing = upgrade;
     try {
       upgrade.verdict?.(true);
     } finally {
-      this.completing = undefined;
+      // A listener of the server's may have answered for somebody else meanwhile.
+      this.completing = outer;
     }
   }
 
-  private completed(webSocket: ManagedWebSocket): void {
+  private completed(webSocket: ManagedWebSocket, request: IncomingMessage): void {
     const upgrade = this.completing;
-    if (!upgrade) {
+    if (upgrade?.request !== request) {
       // What nobody has let in is nobody's, and must not stay open.
       webSocket.terminate();
+      const error = new Error('a handshake was completed that was not asked about');
+      this.events.report({ type: 'hook_failed', hook: 'upgrade', error });
       return;
     }
     this.completing = undefined;

@@ -60,20 +60,20 @@ export class CleanupScheduler {
   /** A registry of our own beside the application's would take its place in injection: only theirs is used. */
   private async findRegistry(): Promise<SchedulerRegistry | undefined> {
     // Many have the package installed and do without it. Loaded for them, it would be a megabyte of their heap.
-    if (!this.discovery.getProviders().some(({ metatype }) => looksLikeRegistry(metatype))) return undefined;
+    if (!this.discovery.getProviders().some(({ token }) => looksLikeRegistry(token))) return undefined;
     const schedule = await importOptional(() => import('@nestjs/schedule'), '@nestjs/schedule');
     if (!schedule) return undefined;
     try {
       return this.moduleRef.get(schedule.SchedulerRegistry, { strict: false });
     } catch {
-      // Something else that only looks like one.
+      // Something that looks like one: another copy of the package, or the application's own.
       return undefined;
     }
   }
 }
 
-/** By what it can do, as its name may have been minified. */
-function looksLikeRegistry(metatype: unknown): boolean {
-  const { prototype } = (metatype ?? {}) as { prototype?: Partial<SchedulerRegistry> };
+/** By what it can do, as its name may have been minified; the token, whatever stands for it in the application. */
+function looksLikeRegistry(token: unknown): boolean {
+  const { prototype } = (token ?? {}) as { prototype?: Partial<SchedulerRegistry> };
   return typeof prototype?.addInterval === 'function' && typeof prototype.deleteInterval === 'function';
 }

@@ -112,8 +112,9 @@ export class SlotLedger {
   private accepted(request: SlotRequest, reply: SlotReply): SlotReply {
     this.failures = 0;
     if (!reply.granted || this.localCount(request.userId) < request.limit) return reply;
+    const alone = this.decideAlone(request);
     this.giveBack(request);
-    return this.decideAlone(request);
+    return alone;
   }
 
   /** A slot granted after we stopped waiting belongs to the manager if it came to be, or to nobody. */

@@ -25,7 +25,7 @@ async function startBeside(...providers: unknown[]) {
     },
   } as unknown as ModuleRef;
   const discovery = {
-    getProviders: () => providers.map((metatype) => ({ metatype })),
+    getProviders: () => providers.map((token) => ({ token })),
   } as unknown as DiscoveryService;
   const scheduler = new CleanupScheduler(core.clock, core.cleanup, moduleRef, discovery, core.options);
   await scheduler.start();
@@ -33,7 +33,7 @@ async function startBeside(...providers: unknown[]) {
 }
 
 it('loads @nestjs/schedule for nobody who does without it', async () => {
-  await startBeside(Calendar, null, undefined, () => {});
+  await startBeside(Calendar, 'calendar', Symbol('calendar'), () => {});
   expect(loaded.times).toBe(0);
   await startBeside(Calendar, Timetable);
   expect(loaded.times).toBe(1);

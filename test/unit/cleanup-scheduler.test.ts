@@ -29,7 +29,7 @@ async function withScheduler(registry?: SchedulerRegistry) {
     getProviders: () => [
       { metatype: null },
       { metatype: Core },
-      ...(registry ? [{ metatype: SchedulerRegistry }] : []),
+      ...(registry ? [{ token: SchedulerRegistry }] : []),
     ],
   } as unknown as DiscoveryService;
   const scheduler = new CleanupScheduler(core.clock, cleanup, moduleRef, discovery, core.options);

@@ -65,6 +65,7 @@ class WireSocket extends Duplex {
 
 interface Knock {
   readonly method?: string;
+  readonly url?: string;
   readonly headers?: Record<string, string | undefined>;
   /** What the platform does with the socket. */
   readonly onUpgraded?: () => void;
@@ -85,7 +86,7 @@ async function withDoor(
   door.guard(server as unknown as WebSocketServerLike);
   let upgraded = 0;
   const sockets: WireSocket[] = [];
-  const knock = async ({ method = 'GET', headers = {}, onUpgraded }: Knock = {}) => {
+  const knock = async ({ method = 'GET', url = '/ws', headers = {}, onUpgraded }: Knock = {}) => {
     const socket = new WireSocket();
     sockets.push(socket);
     const all = Object.entries({ ...HANDSHAKE, ...headers }).filter(([, value]) => value !== undefined);
@@ -93,7 +94,7 @@ async function withDoor(
       method,
       headers: Object.fromEntries(all),
       socket: { remoteAddress: '10.0.0.7' },
-      url: '/ws',
+      url,
     };
     server.handleUpgrade(request as unknown as IncomingMessage, socket, Buffer.alloc(0), () => {
       upgraded++;
@@ -372,6 +373,64 @@ describe('a handshake after admission', () => {
     expect(door.managers()).toHaveLength(2);
   });
 
+  it.each<[string, (isVerified: boolean, next: () => void) => unknown]>([
+    ['at once', (isVerified, next) => isVerified && next()],
+    ['later', async (isVerified, next) => (await isVerified) && next()],
+  ])('that the application has put a check around its own for has to pass both, %s', async (_, unless) => {
+    const asked: string[] = [];
+    const door = await withDoor({}, (_info, verdict) => {
+      asked.push('own');
+      verdict(true);
+    });
+    const { options } = door.server;
+    const own = options.verifyClient as VerifyClient;
+    for (const isVerified of [false, true]) {
+      options.verifyClient = ((info: unknown, verdict: (accepted: boolean) => void) => {
+        asked.push('around');
+        void unless(isVerified, () => own(info, verdict));
+      }) as never;
+      await door.knock();
+    }
+    expect(asked).toEqual(['around', 'around', 'own']);
+    expect(door.managers()).toHaveLength(1);
+  });
+
+  it('answers for nobody else, whoever asks', async () => {
+    let ours: VerifyClient | undefined;
+    const door = await withDoor({}, undefined, (server) => {
+      // Within the handshake the server's own code sees what `ws` sees.
+      server.shouldHandle = () => {
+        ours ??= server.options.verifyClient as never;
+        return true;
+      };
+    });
+    await door.knock();
+    const answers: unknown[] = [];
+    ours?.({ req: {} }, (...answer) => answers.push(answer));
+    expect(answers).toEqual([[false, 500]]);
+    expect(door.managers()).toHaveLength(1);
+  });
+
+  it('that a listener of the server completes within another is in its own name', async () => {
+    const waiting: (() => void)[] = [];
+    let isFirst = true;
+    const door = await withDoor({ authenticate: ({ url }) => ({ userId: `${url}` }) }, (_info, verdict) => {
+      if (isFirst) waiting.push(() => verdict(true));
+      else verdict(true);
+      isFirst = false;
+    });
+    const first = await door.knock({ url: 'alice' });
+    door.server.once('headers', () => waiting.pop()?.());
+    const second = await door.knock({ url: 'bob' });
+    expect([first, second].map(({ isUpgraded, destroyed }) => [isUpgraded, destroyed])).toEqual([
+      [true, false],
+      [true, false],
+    ]);
+    for (const userId of ['alice', 'bob']) {
+      expect([...(door.core.registry.user(userId)?.managers ?? [])][0]?.connections).toHaveLength(1);
+    }
+  });
+
   it('that is completed without asking us is the socket of nobody, and does not stay open', async () => {
     let asks = true;
     const authenticate = () => {
@@ -393,6 +452,7 @@ describe('a handshake after admission', () => {
     const socket = await door.knock();
     expect([socket.isUpgraded, socket.destroyed]).toEqual([true, true]);
     expect([door.upgraded(), door.managers()]).toEqual([0, []]);
+    expect(door.core.reportedOf('hook_failed')).toMatchObject([{ hook: 'upgrade' }]);
   });
 
   it('that is complete is no longer the socket of a newcomer', async () => {
