@@ -83,9 +83,9 @@ class Child {
 
 /**
  * For the load: threads that compile and collect would take turns with the one that measures on its core, and so be
- * in what it measures, for milliseconds at a time. With room for a while, it hardly ever has to collect.
+ * in what it measures, for milliseconds at a time. With room for all that a turn needs, it collects between turns.
  */
-const STEADY = ['--single-threaded', '--min-semi-space-size=64', '--max-semi-space-size=128'];
+const STEADY = ['--expose-gc', '--single-threaded', '--min-semi-space-size=256', '--max-semi-space-size=256'];
 
 /** A user who has left is remembered for the grace: that is not to be taken for a part of an empty server. */
 const FORGETS_WITHIN_MS = 6_000;

@@ -4,8 +4,11 @@ import { withServer } from '../processes.mjs';
 /** By then the messages flow. */
 const SETTLED_MS = 200;
 
-/** How long a newcomer waits at the door of a server that has something to do: messages with this event. */
-function newcomers({ id, title, event }) {
+/**
+ * How long a newcomer waits at the door of a server that has something to do: messages with this event.
+ * `nodeArgs`: of all servers.
+ */
+function newcomers({ id, title, event, nodeArgs = [] }) {
   return {
     id,
     title,
@@ -19,7 +22,7 @@ function newcomers({ id, title, event }) {
     settings: { full: { warmUpMs: 5_000, forMs: 16_000 }, short: { warmUpMs: 1_000, forMs: 2_000 } },
 
     open: (name, settings, use) =>
-      withServer(name, {}, async (_server, load) => {
+      withServer(name, { nodeArgs }, async (_server, load) => {
         // One process for both: two would wait for each other's share of their core, and that would be in the p99.
         await load.ask('open', { count: 100 });
         const arrive = async (ms) => {
@@ -52,4 +55,15 @@ export const handshakeAlone = newcomers({
   id: 'handshake-alone',
   title: 'Newcomers, 300 a second, beside 3,000 messages a second that no handler is for',
   event: 'nobody',
+});
+
+/**
+ * On the one core that a server has here, V8's threads that collect take turns with the one that serves, the longer the
+ * more heap there is. This is what is left where that one collects by itself.
+ */
+export const handshakeOneThread = newcomers({
+  id: 'handshake-one-thread',
+  title: 'The same, with all servers collecting in their one thread (`node --single-threaded-gc`)',
+  event: 'nobody',
+  nodeArgs: ['--single-threaded-gc'],
 });

@@ -1,7 +1,7 @@
 import { door } from './door.mjs';
 import { echo, single } from './echo.mjs';
 import { emergency, frozen } from './emergency.mjs';
-import { handshake, handshakeAlone } from './handshake.mjs';
+import { handshake, handshakeAlone, handshakeOneThread } from './handshake.mjs';
 import { beside, heartbeat, talkers } from './heartbeat.mjs';
 import { held, idle } from './idle.mjs';
 import { toUser } from './to-user.mjs';
@@ -15,6 +15,7 @@ export const MEASURES = [
   single,
   handshake,
   handshakeAlone,
+  handshakeOneThread,
   heartbeat,
   beside,
   talkers,
