@@ -83,7 +83,7 @@ class Child {
 
 /**
  * For the load: threads that compile and collect would take turns with the one that measures on its core, and so be
- * in what it measures, for milliseconds at a time. With room for all that a turn needs, it collects between turns.
+ * in what it measures, for milliseconds at a time. With this much room it hardly ever has to collect.
  */
 const STEADY = ['--expose-gc', '--single-threaded', '--min-semi-space-size=256', '--max-semi-space-size=256'];
 

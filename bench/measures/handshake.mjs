@@ -63,7 +63,8 @@ export const handshakeAlone = newcomers({
  */
 export const handshakeOneThread = newcomers({
   id: 'handshake-one-thread',
-  title: 'The same, with all servers collecting in their one thread (`node --single-threaded-gc`)',
+  title:
+    'Newcomers beside messages that no handler is for, all servers collecting in their one thread (`node --single-threaded-gc`)',
   event: 'nobody',
   nodeArgs: ['--single-threaded-gc'],
 });

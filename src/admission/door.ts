@@ -130,7 +130,6 @@ export class Door implements SocketErrorSink {
     // `ws` counts the parameters: with two, it waits. It asks within the call, for the one who has just arrived.
     const verifyClient: VerifyClient = (info, verdict) => {
       const upgrade = arriving;
-      arriving = undefined;
       if (upgrade?.request !== info.req) {
         // Not asked by `ws`: an answer for one is not to be given to another.
         verdict(false, 500);

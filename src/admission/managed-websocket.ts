@@ -84,6 +84,7 @@ export interface SocketErrorSink {
   peerFailed(error: unknown): void;
 }
 
+/** One for all sockets. */
 const WATCHED = { captureRejections: true };
 
 /** So many messages may wait; beyond that the socket is not read, and the peer has to wait. */

@@ -106,12 +106,9 @@ export class WebSocketManagerFactory {
     return isThenable(decision) ? this.leaveAfter(decision, user) : decision;
   }
 
-  private async leaveAfter<T>(decision: Promise<T>, user: UserRecord): Promise<T> {
-    try {
-      return await decision;
-    } finally {
-      this.leave(user);
-    }
+  /** By itself, so that who is answered at once pays for no closure. */
+  private leaveAfter<T>(decision: Promise<T>, user: UserRecord): Promise<T> {
+    return decision.finally(() => this.leave(user));
   }
 
   private leave(user: UserRecord): void {

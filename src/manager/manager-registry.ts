@@ -197,15 +197,14 @@ export class ManagerRegistry {
     else this.forget(user);
   }
 
-  private isRemembered(user: UserRecord): boolean {
-    for (const remembers of this.listeners.remembers) if (remembers(user)) return true;
-    return false;
-  }
-
   forgetUnused(now: number): void {
     this.unused.advance(now, (user) => {
       if (user.isUnused) this.forget(user);
     });
+  }
+
+  private isRemembered(user: UserRecord): boolean {
+    return this.listeners.remembers.some((remembers) => remembers(user));
   }
 
   private forget(user: UserRecord): void {

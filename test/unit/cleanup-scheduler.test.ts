@@ -27,8 +27,8 @@ async function withScheduler(registry?: SchedulerRegistry) {
   } as unknown as ModuleRef;
   const discovery = {
     getProviders: () => [
-      { metatype: null },
-      { metatype: Core },
+      { token: 'core' },
+      { token: Core },
       ...(registry ? [{ token: SchedulerRegistry }] : []),
     ],
   } as unknown as DiscoveryService;

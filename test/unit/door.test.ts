@@ -86,7 +86,7 @@ async function withDoor(
   door.guard(server as unknown as WebSocketServerLike);
   let upgraded = 0;
   const sockets: WireSocket[] = [];
-  const knock = async ({ method = 'GET', url = '/ws', headers = {}, onUpgraded }: Knock = {}) => {
+  const arrive = ({ method = 'GET', url = '/ws', headers = {}, onUpgraded }: Knock = {}) => {
     const socket = new WireSocket();
     sockets.push(socket);
     const all = Object.entries({ ...HANDSHAKE, ...headers }).filter(([, value]) => value !== undefined);
@@ -100,11 +100,15 @@ async function withDoor(
       upgraded++;
       onUpgraded?.();
     });
+    return socket;
+  };
+  const knock = async (how?: Knock) => {
+    const socket = arrive(how);
     await core.clock.settle();
     return socket;
   };
   const managers = (): Manager[] => [...(core.registry.user('alice')?.managers ?? [])];
-  return { core, server, refusals, knock, sockets, managers, upgraded: () => upgraded };
+  return { core, server, refusals, arrive, knock, sockets, managers, upgraded: () => upgraded };
 }
 
 const rejections = (core: Core) =>
@@ -397,18 +401,30 @@ describe('a handshake after admission', () => {
 
   it('answers for nobody else, whoever asks', async () => {
     let ours: VerifyClient | undefined;
+    const answers: unknown[] = [];
+    const ask = () => ours?.({ req: {} }, (...answer) => answers.push(answer));
     const door = await withDoor({}, undefined, (server) => {
       // Within the handshake the server's own code sees what `ws` sees.
       server.shouldHandle = () => {
         ours ??= server.options.verifyClient as never;
+        ask();
         return true;
       };
     });
     await door.knock();
-    const answers: unknown[] = [];
-    ours?.({ req: {} }, (...answer) => answers.push(answer));
-    expect(answers).toEqual([[false, 500]]);
+    ask();
+    expect(answers).toEqual([
+      [false, 500],
+      [false, 500],
+    ]);
     expect(door.managers()).toHaveLength(1);
+  });
+
+  it('that `ws` refuses by itself leaves the check of the application to be seen, and no other', async () => {
+    const own: VerifyClient = () => true;
+    const door = await withDoor({}, own);
+    await door.knock({ method: 'POST' });
+    expect(door.server.options.verifyClient).toBe(own);
   });
 
   it('that a listener of the server completes within another is in its own name', async () => {
@@ -433,9 +449,10 @@ describe('a handshake after admission', () => {
 
   it('that is completed without asking us is the socket of nobody, and does not stay open', async () => {
     let asks = true;
+    let leaves = true;
     const authenticate = () => {
       // Gone while it is decided: whoever comes after it does not come in on its account.
-      if (asks) door.sockets.at(-1)?.destroy();
+      if (leaves) door.sockets.at(-1)?.destroy();
       return { userId: 'alice' };
     };
     const door = await withDoor({ authenticate }, undefined, (server) => {
@@ -453,6 +470,16 @@ describe('a handshake after admission', () => {
     expect([socket.isUpgraded, socket.destroyed]).toEqual([true, true]);
     expect([door.upgraded(), door.managers()]).toEqual([0, []]);
     expect(door.core.reportedOf('hook_failed')).toMatchObject([{ hook: 'upgrade' }]);
+    // Nor where somebody else's handshake is being completed.
+    door.server.once('headers', () => {
+      asks = false;
+      door.arrive();
+    });
+    asks = true;
+    leaves = false;
+    const asked = await door.knock();
+    expect([asked, door.sockets.at(-1)].map((one) => one?.destroyed)).toEqual([false, true]);
+    expect(door.managers()[0]?.connections).toHaveLength(1);
   });
 
   it('that is complete is no longer the socket of a newcomer', async () => {
