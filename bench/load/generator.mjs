@@ -35,26 +35,35 @@ const commands = {
       }),
     );
     peers.push(...opened);
-    const open = opened.filter(({ isOpen }) => isOpen);
-    const { p99 } = distribution(open.map(({ openedAfterMs }) => openedAfterMs));
-    return { opened: open.length, firstUser: first, p99 };
+    return { opened: opened.filter(({ isOpen }) => isOpen).length, firstUser: first };
   },
 
-  /** Opens and closes `count` connections, `concurrency` at a time. */
+  /** Opens and closes `count` connections, `concurrency` at a time: how long each handshake took. */
   async cycle({ count, concurrency = 16 }) {
     let next = 0;
-    let done = 0;
+    const times = [];
     await Promise.all(
       Array.from({ length: concurrency }, async () => {
         for (; next < count; ) {
           next++;
           const peer = new Peer({ ...target, user: `u${users + (cycles++ % 20_000)}` });
-          if (await peer.opening) done++;
+          if (await peer.opening) times.push(peer.openedAfterMs);
           await peer.close();
         }
       }),
     );
-    return { done };
+    return distribution(times);
+  },
+
+  /** `bursts` times `count` connections, all of which stay until the burst is over: how long each handshake took. */
+  async crowd({ bursts, count, concurrency }) {
+    const times = [];
+    for (let burst = 0; burst < bursts; burst++) {
+      await commands.open({ count, concurrency });
+      for (const peer of peers) if (peer.isOpen) times.push(peer.openedAfterMs);
+      await commands.closeAll();
+    }
+    return distribution(times);
   },
 
   async closeAll() {
@@ -85,14 +94,18 @@ const commands = {
     for (const peer of peers) peer.onReply = undefined;
   },
 
-  /** So many messages a second, from one connection after the other, whether they are answered or not. */
-  startPaced({ perSecond, size, event = 'echo' }) {
-    const message = target.dialect.message(event, 'x'.repeat(size));
+  /**
+   * So many messages a second, from one connection after the other, whether they are answered or not; `depth`: so many
+   * at a time, in one write.
+   */
+  startPaced({ perSecond, size, depth = 1 }) {
+    const message = target.dialect.message('echo', 'x'.repeat(size));
+    const batch = Buffer.concat(Array.from({ length: depth }, () => message));
     const startedAt = performance.now();
     let sent = 0;
     pacer = setInterval(() => {
-      const due = ((performance.now() - startedAt) / 1_000) * perSecond;
-      for (; sent < due; sent++) peers[sent % peers.length].send(message);
+      const due = (((performance.now() - startedAt) / 1_000) * perSecond) / depth;
+      for (; sent < due; sent++) peers[sent % peers.length].send(batch);
     }, PACE_MS);
   },
   stopPaced() {

@@ -1,7 +1,7 @@
 import { door } from './door.mjs';
 import { echo, single } from './echo.mjs';
 import { emergency, frozen } from './emergency.mjs';
-import { handshake, handshakeAlone, handshakeOneThread } from './handshake.mjs';
+import { handshake, handshakeCalm, handshakeOneThread, storm } from './handshake.mjs';
 import { beside, heartbeat, talkers } from './heartbeat.mjs';
 import { held, idle } from './idle.mjs';
 import { toUser } from './to-user.mjs';
@@ -13,8 +13,9 @@ export const MEASURES = [
   idle,
   echo,
   single,
+  storm,
   handshake,
-  handshakeAlone,
+  handshakeCalm,
   handshakeOneThread,
   heartbeat,
   beside,

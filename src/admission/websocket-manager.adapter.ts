@@ -14,6 +14,7 @@ import { GatewayHooks } from './gateway-hooks.js';
 import { connectionOf, type ManagedWebSocket } from './managed-websocket.js';
 import { type GatewayRoutes, MessageDispatcher, onDisconnect } from './message-dispatcher.js';
 import { Refusals } from './refusal.js';
+import { settleSocketClasses } from './websocket-transport.js';
 
 /** `ws` would keep a half-closed socket for 30 s. */
 const CLOSE_TIMEOUT_MS = 5_000;
@@ -78,7 +79,10 @@ export class WebSocketManagerAdapter implements WebSocketAdapter {
   }
 
   create(port: number, options: Record<string, unknown> = {}): unknown {
-    if (!this.hasServers) this.hooks.guardAll();
+    if (!this.hasServers) {
+      this.hooks.guardAll();
+      settleSocketClasses();
+    }
     const inner = this.innerAdapter();
     this.hasServers = true;
     const http = port === 0 ? this.httpServer : undefined;
