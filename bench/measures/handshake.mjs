@@ -44,11 +44,8 @@ export const storm = {
     }),
 };
 
-/**
- * How long a newcomer waits at the door of a server that has messages to handle: so many a second, so many at a time.
- * `nodeArgs`: of all servers.
- */
-function newcomers({ id, title, perSecond, depth, nodeArgs = [] }) {
+/** How long a newcomer waits at the door of a server that has messages to handle: so many a second, so many at a time. */
+function newcomers({ id, title, perSecond, depth }) {
   return {
     id,
     title,
@@ -62,7 +59,7 @@ function newcomers({ id, title, perSecond, depth, nodeArgs = [] }) {
     settings: { full: { warmUpMs: 4_000, forMs: 16_000 }, short: { warmUpMs: 1_000, forMs: 2_000 } },
 
     run: (name, { warmUpMs, forMs }) =>
-      withServer(name, { nodeArgs }, async (server, load) => {
+      withServer(name, {}, async (server, load) => {
         // One process for both: two would wait for each other's share of their core, and that would be in the p99.
         await load.ask('open', { count: 100 });
         const arrive = async (ms) => {
@@ -90,22 +87,10 @@ export const handshake = newcomers({
   depth: 8,
 });
 
-const CALM = { perSecond: 3_000, depth: 1 };
-
 /** Of a server that rests for most of the time, the p99 is what its collector makes of it. */
 export const handshakeCalm = newcomers({
   id: 'handshake-calm',
   title: 'Newcomers, 300 a second, beside 3,000 messages a second to a handler, one at a time',
-  ...CALM,
-});
-
-/**
- * On the one core that a server has here, V8's threads that collect take turns with the one that serves, the longer the
- * more heap there is. This is what is left where that one collects by itself.
- */
-export const handshakeOneThread = newcomers({
-  id: 'handshake-one-thread',
-  title: 'The same, all servers collecting in their one thread (`node --single-threaded-gc`)',
-  ...CALM,
-  nodeArgs: ['--single-threaded-gc'],
+  perSecond: 3_000,
+  depth: 1,
 });

@@ -1,7 +1,7 @@
 import { door } from './door.mjs';
 import { echo, single } from './echo.mjs';
 import { emergency, frozen } from './emergency.mjs';
-import { handshake, handshakeCalm, handshakeOneThread, storm } from './handshake.mjs';
+import { handshake, handshakeCalm, storm } from './handshake.mjs';
 import { beside, heartbeat, talkers } from './heartbeat.mjs';
 import { held, idle } from './idle.mjs';
 import { toUser } from './to-user.mjs';
@@ -16,7 +16,6 @@ export const MEASURES = [
   storm,
   handshake,
   handshakeCalm,
-  handshakeOneThread,
   heartbeat,
   beside,
   talkers,
