@@ -125,12 +125,12 @@ export const SERVERS = {
 };
 
 /** Starts a server and a load for it, hands them to `measure`, and ends both whatever happens. */
-export async function withServer(name, { env, nodeArgs = [], signal } = {}, measure) {
+export async function withServer(name, { env, signal } = {}, measure) {
   const { script, dialect, env: own } = SERVERS[name];
   const server = new Child(script, {
     core: 0,
     env: { ...own, ...env },
-    nodeArgs: ['--expose-gc', ...nodeArgs],
+    nodeArgs: ['--expose-gc'],
   });
   const loads = [];
   try {

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import { type Server, startServer } from '../support/server.js';
 import { until } from '../support/stranger.js';
 
-/** On Node 20 it is 770 and more without `settleSocketClasses`, and 20 with it; on later ones 5 to 300 either way. */
+/** On Node 20 it is 770 and more without `settleSocketClasses`, and 0 with it; on later ones 5 to 300 either way. */
 const OLD_SPACE_BYTES_EACH = 600;
 
 /** Has had sockets of other kinds, as any process has, and says what one of an accepted connection's makes grow. */
