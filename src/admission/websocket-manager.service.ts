@@ -3,7 +3,7 @@ import type { Observable } from 'rxjs';
 import { Clock } from '../clock/clock.js';
 import { EventStream } from '../events/event-stream.js';
 import type { WebSocketManagerEvent } from '../events/websocket-manager-event.js';
-import { evidenceOf, rulesOf, snapshotOf } from '../liveness/assessment.js';
+import { evidenceOf, rulesOf } from '../liveness/assessment.js';
 import type { Manager } from '../manager/manager.js';
 import { ManagerRegistry } from '../manager/manager-registry.js';
 
@@ -70,12 +70,7 @@ export class WebSocketManagerService {
   }
 
   private disconnect(manager: Manager): void {
-    const evidence = evidenceOf(
-      snapshotOf(manager),
-      'operator',
-      this.clock.now(),
-      rulesOf(this.registry.options),
-    );
+    const evidence = evidenceOf(manager, 'operator', this.clock.now(), rulesOf(this.registry.options));
     void manager.close({ reason: 'terminated_by_admin', evidence });
   }
 }

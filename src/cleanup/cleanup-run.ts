@@ -2,7 +2,7 @@ import type { Clock } from '../clock/clock.js';
 import type { EventStream } from '../events/event-stream.js';
 import type { CleanupLevel, CleanupOutcome, CleanupTrigger, Evidence } from '../events/vocabulary.js';
 import type { Eviction } from '../events/websocket-manager-event.js';
-import { type AssessmentRules, evidenceOf, snapshotOf } from '../liveness/assessment.js';
+import { type AssessmentRules, evidenceOf } from '../liveness/assessment.js';
 import type { ZombieDetectorService } from '../liveness/zombie-detector.service.js';
 import type { Connection } from '../manager/connection.js';
 import type { Manager } from '../manager/manager.js';
@@ -32,6 +32,12 @@ export interface CleanupContext {
   readonly rules: AssessmentRules;
 }
 
+/** A connection with nobody at its end, and what proves it. */
+interface Dead {
+  readonly connection: Connection;
+  readonly signal: string;
+}
+
 /** One cleanup of one user, under way: takes what its level gives it, and keeps account. */
 export class CleanupRun {
   level: CleanupLevel = 'conservative';
@@ -57,7 +63,7 @@ export class CleanupRun {
   /** The user's managers, as they are now. */
   get candidates(): Candidate[] {
     const { clock, rules } = this.context;
-    return candidatesOf([...this.user.managers].map(snapshotOf), clock.now(), rules);
+    return candidatesOf(this.user.managers, clock.now(), rules);
   }
 
   /** Whether anybody is a suspect. Ask after {@link takeDead}, which looks for bytes that acquit. */
@@ -81,17 +87,18 @@ export class CleanupRun {
    */
   takeDead(isOver = () => true): void {
     const { detector } = this.context;
-    const dead = [...this.user.managers].flatMap((manager) =>
-      manager.connections.flatMap((connection) => {
+    const ripe: Dead[] = [];
+    const doubtful: Dead[] = [];
+    for (const manager of this.user.managers) {
+      for (const connection of manager.connections) {
         const signal = detector.proofOf(connection);
-        return signal === undefined ? [] : [{ connection, signal, isRipe: this.isRipe(connection, signal) }];
-      }),
-    );
-    const doubtful = dead
-      .filter(({ isRipe }) => !isRipe)
-      .sort((a, b) => a.connection.lastHeardAt - b.connection.lastHeardAt);
-    for (const { connection, signal } of dead.filter(({ isRipe }) => isRipe))
-      this.endDead(connection, signal);
+        if (signal === undefined) continue;
+        const group = this.isRipe(connection, signal) ? ripe : doubtful;
+        group.push({ connection, signal });
+      }
+    }
+    for (const { connection, signal } of ripe) this.endDead(connection, signal);
+    doubtful.sort((a, b) => a.connection.lastHeardAt - b.connection.lastHeardAt);
     for (const { connection, signal } of doubtful) {
       if (isOver()) return;
       this.endDead(connection, signal);
@@ -102,7 +109,7 @@ export class CleanupRun {
   takeOverdue(): void {
     const { clock, rules } = this.context;
     const absent = [...this.user.managers].filter(({ connections }) => connections.length === 0);
-    const candidates = candidatesOf(absent.map(snapshotOf), clock.now(), rules);
+    const candidates = candidatesOf(absent, clock.now(), rules);
     for (const choice of overdue(candidates, this.level, clock.now(), rules)) this.evict(choice);
   }
 
@@ -196,7 +203,7 @@ export class CleanupRun {
   }
 
   private evidence(manager: Manager, signal: string): Evidence {
-    return evidenceOf(snapshotOf(manager), signal, this.context.clock.now(), this.context.rules);
+    return evidenceOf(manager, signal, this.context.clock.now(), this.context.rules);
   }
 
   /** What every ending of this run carries. */

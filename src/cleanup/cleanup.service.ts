@@ -7,7 +7,7 @@ import {
   type CleanupOutcome,
   type CleanupTrigger,
 } from '../events/vocabulary.js';
-import { rulesOf, snapshotOf } from '../liveness/assessment.js';
+import { rulesOf } from '../liveness/assessment.js';
 import { StatusKeeper } from '../liveness/status-keeper.js';
 import { ZombieDetectorService } from '../liveness/zombie-detector.service.js';
 import type { Manager } from '../manager/manager.js';
@@ -138,9 +138,9 @@ export class CleanupService {
     const isOver = () => user.managers.size <= target || request.isAbandoned();
     const mayTakeLiving = () => request.mayEvictLiving && this.spendBudget(user);
     await this.hearOut(run);
+    run.takeDead(isOver);
     for (const level of CLEANUP_LEVELS) {
       run.level = level;
-      run.takeDead(isOver);
       run.takeOverdue();
       if (level === 'aggressive') {
         // An open breaker spares the probe as long as anybody else can go; no living session goes for want of one.
@@ -297,6 +297,6 @@ export class CleanupService {
   }
 
   private candidates(user: UserRecord): Candidate[] {
-    return candidatesOf([...user.managers].map(snapshotOf), this.clock.now(), this.context.rules);
+    return candidatesOf(user.managers, this.clock.now(), this.context.rules);
   }
 }

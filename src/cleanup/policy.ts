@@ -3,14 +3,12 @@ import {
   type Assessment,
   type AssessmentRules,
   assess,
-  type ManagerSnapshot,
+  type ManagerFacts,
   windowOf,
 } from '../liveness/assessment.js';
 
 /** A manager that a cleanup looks at. */
-export interface Candidate extends Assessment {
-  readonly manager: ManagerSnapshot;
-}
+export type Candidate = Assessment;
 
 /** A manager that may go, and why. */
 export interface Choice {
@@ -36,11 +34,11 @@ const WINDOW_SHARE: Record<CleanupLevel, number> = {
 };
 
 export function candidatesOf(
-  managers: readonly ManagerSnapshot[],
+  managers: Iterable<ManagerFacts>,
   now: number,
   rules: AssessmentRules,
 ): Candidate[] {
-  return managers.map((manager) => ({ manager, ...assess(manager, now, rules) }));
+  return Array.from(managers, (manager) => assess(manager, now, rules));
 }
 
 /** The level that a pressure asks for in the background; undefined: none. Thresholds are reached at `>=`. */
@@ -137,7 +135,7 @@ function idle(candidates: readonly Candidate[], now: number, leastMs: number): C
     .filter(({ status, manager }) => status === 'idle' && now - manager.lastActivityAt >= leastMs)
     .sort(
       by(
-        ({ manager }) => Number(manager.busy),
+        ({ manager }) => Number(manager.isBusy),
         ({ manager }) => manager.lastActivityAt,
       ),
     )
@@ -151,7 +149,7 @@ function leastValuable(candidates: readonly Candidate[], now: number, rules: Ass
       by(
         ({ manager }) => manager.priority,
         ({ status }) => (status === 'idle' ? 0 : 1),
-        ({ manager }) => Number(manager.busy),
+        ({ manager }) => Number(manager.isBusy),
         ({ manager }) => manager.lastActivityAt,
         ({ manager }) => manager.createdAt,
       ),

@@ -1,6 +1,6 @@
 import type { CleanupLevel } from '../events/vocabulary.js';
 import type { Eviction } from '../events/websocket-manager-event.js';
-import { type AssessmentRules, evidenceOf, type ManagerSnapshot, proofOf } from '../liveness/assessment.js';
+import { type AssessmentRules, evidenceOf, type ManagerFacts, proofOf } from '../liveness/assessment.js';
 import { reasonOf } from './cleanup-run.js';
 import { type Candidate, expendable, overdue } from './policy.js';
 
@@ -12,7 +12,7 @@ export function rehearsal(
   now: number,
   rules: AssessmentRules,
 ): Eviction[] {
-  const evidence = (manager: ManagerSnapshot, signal: string) => evidenceOf(manager, signal, now, rules);
+  const evidence = (manager: ManagerFacts, signal: string) => evidenceOf(manager, signal, now, rules);
   const ended = candidates.flatMap(({ status, manager }): Eviction[] => {
     const last = manager.connections.at(-1);
     if (status !== 'zombie' || manager.sessionKey !== undefined || !last) return [];

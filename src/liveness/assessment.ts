@@ -1,5 +1,4 @@
 import type { Evidence, ManagerStatus, ZombieSignal } from '../events/vocabulary.js';
-import type { Manager } from '../manager/manager.js';
 import type { ResolvedOptions } from '../options/websocket-manager-options.interface.js';
 
 /** A slot is taken before the handshake, which has this long whatever the grace. */
@@ -9,8 +8,8 @@ export const LOOKS_PER_INTERVAL = 4;
 /** Outgoing bytes that have not moved for two heartbeats. */
 export const STALLED_LOOKS = 2 * LOOKS_PER_INTERVAL;
 
-/** What is known of a connection. Times are monotonic milliseconds. */
-export interface ConnectionSnapshot {
+/** What is known of a connection, as it is at this moment. Times are monotonic milliseconds. */
+export interface ConnectionFacts {
   readonly id: string;
   readonly state: 'open' | 'closing' | 'closed';
   readonly openedAt: number;
@@ -24,17 +23,17 @@ export interface ConnectionSnapshot {
   readonly bufferedBytes: number;
 }
 
-/** What is known of a manager, and all that any decision about it may rest on. */
-export interface ManagerSnapshot {
+/** What is known of a manager, as it is at this moment, and all that any decision about it may rest on. */
+export interface ManagerFacts {
   readonly id: string;
   readonly sessionKey: string | undefined;
   readonly priority: number;
-  readonly busy: boolean;
+  readonly isBusy: boolean;
   readonly createdAt: number;
   readonly lastActivityAt: number;
   readonly leftAt: number | undefined;
   readonly neverAttached: boolean;
-  readonly connections: readonly ConnectionSnapshot[];
+  readonly connections: readonly ConnectionFacts[];
 }
 
 /** The options that an assessment depends on. */
@@ -46,11 +45,10 @@ export interface AssessmentRules {
   readonly maxBufferedBytes: number;
 }
 
-/** What a snapshot means. */
+/** What the facts of a manager mean. */
 export interface Assessment {
+  readonly manager: ManagerFacts;
   readonly status: ManagerStatus;
-  /** From 0 (certainly nobody there) to 1 (certainly in use); see {@link scoreOf}. */
-  readonly score: number;
   /** Every connection is a suspect or worse, and there is one. */
   readonly suspect: boolean;
   /** Since when it has no connection; undefined unless `inactive`. */
@@ -68,25 +66,11 @@ export function rulesOf(options: ResolvedOptions): AssessmentRules {
   };
 }
 
-export function snapshotOf(manager: Manager): ManagerSnapshot {
-  return {
-    id: manager.id,
-    sessionKey: manager.sessionKey,
-    priority: manager.priority,
-    busy: manager.isBusy,
-    createdAt: manager.createdAt,
-    lastActivityAt: manager.lastActivityAt,
-    leftAt: manager.leftAt,
-    neverAttached: manager.neverAttached,
-    connections: manager.connections,
-  };
-}
-
 /**
  * Which evidence proves that nobody is at the other end; undefined while somebody may be.
  * Absence of application traffic is none.
  */
-export function proofOf(connection: ConnectionSnapshot, rules: AssessmentRules): ZombieSignal | undefined {
+export function proofOf(connection: ConnectionFacts, rules: AssessmentRules): ZombieSignal | undefined {
   if (connection.state !== 'open') return 'closed_socket';
   if (connection.detectedBy !== undefined) return connection.detectedBy;
   if (connection.provenBy !== undefined) return connection.provenBy;
@@ -102,34 +86,36 @@ export function restsOnSilence(signal: ZombieSignal): boolean {
   return signal !== 'closed_socket';
 }
 
-export function assess(manager: ManagerSnapshot, now: number, rules: AssessmentRules): Assessment {
+export function assess(manager: ManagerFacts, now: number, rules: AssessmentRules): Assessment {
+  const { connections } = manager;
   const inactiveSince = inactiveSinceOf(manager, rules);
-  const proofs = manager.connections.map((connection) => proofOf(connection, rules));
-  const isDead = proofs.length > 0 && proofs.every((proof) => proof !== undefined);
-  const suspect =
-    proofs.length > 0 &&
-    manager.connections.every(
-      (connection, i) => proofs[i] !== undefined || connection.suspectedAt !== undefined,
-    );
+  let dead = 0;
+  let suspects = 0;
+  let silentSince = inactiveSince ?? Number.NEGATIVE_INFINITY;
+  for (const connection of connections) {
+    const isDead = proofOf(connection, rules) !== undefined;
+    if (isDead) dead++;
+    if (isDead || connection.suspectedAt !== undefined) suspects++;
+    silentSince = Math.max(silentSince, connection.lastHeardAt);
+  }
+  const isDead = dead > 0 && dead === connections.length;
   const status = statusOf(manager, now, rules, inactiveSince, isDead);
-  const lastHeardAt = Math.max(...manager.connections.map((connection) => connection.lastHeardAt));
-  const silentSince = manager.connections.length > 0 ? lastHeardAt : (inactiveSince ?? manager.createdAt);
   return {
+    manager,
     status,
-    score: scoreOf(manager, status, suspect, inactiveSince, now, rules),
-    suspect,
+    suspect: suspects > 0 && suspects === connections.length,
     inactiveSince: status === 'inactive' ? inactiveSince : undefined,
     silentForMs: Math.max(0, now - silentSince),
   };
 }
 
 /** The resume window: without a session key nobody could find the manager again. */
-export function windowOf(manager: ManagerSnapshot, rules: AssessmentRules): number {
+export function windowOf(manager: ManagerFacts, rules: AssessmentRules): number {
   return manager.sessionKey === undefined ? 0 : rules.resumeWindowMs;
 }
 
 export function evidenceOf(
-  manager: ManagerSnapshot,
+  manager: ManagerFacts,
   signal: string,
   now: number,
   rules: AssessmentRules,
@@ -142,7 +128,7 @@ export function evidenceOf(
   };
 }
 
-function inactiveSinceOf(manager: ManagerSnapshot, rules: AssessmentRules): number | undefined {
+function inactiveSinceOf(manager: ManagerFacts, rules: AssessmentRules): number | undefined {
   if (manager.connections.length > 0) return undefined;
   if (manager.leftAt !== undefined) return manager.leftAt;
   return attachDeadlineOf(manager.createdAt, rules);
@@ -154,7 +140,7 @@ export function attachDeadlineOf(createdAt: number, rules: AssessmentRules): num
 }
 
 function statusOf(
-  manager: ManagerSnapshot,
+  manager: ManagerFacts,
   now: number,
   rules: AssessmentRules,
   inactiveSince: number | undefined,
@@ -167,18 +153,15 @@ function statusOf(
 }
 
 /**
- * The score of a manager:
+ * The score of a manager, from 0 (certainly nobody there) to 1 (certainly in use):
  * zombie 0; unknown 0.5; inactive 0.25 times the share of the resume window that is left; otherwise
  * `use x answers x room`, where
  * `use` falls in a line from 1 (active now) to 0.6 at `idleAfterMs` and 0.4 at twice that, and stays there;
  * `answers` is 1 - missed pongs / `missedBeforeZombie` of the best connection, halved for a suspect;
  * `room` is 1 - half the filled share of `maxBufferedBytes` of that connection.
  */
-function scoreOf(
-  manager: ManagerSnapshot,
-  status: ManagerStatus,
-  suspect: boolean,
-  inactiveSince: number | undefined,
+export function scoreOf(
+  { manager, status, suspect, inactiveSince }: Assessment,
   now: number,
   rules: AssessmentRules,
 ): number {

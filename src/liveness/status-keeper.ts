@@ -11,9 +11,8 @@ import {
   assess,
   attachDeadlineOf,
   evidenceOf,
-  type ManagerSnapshot,
+  type ManagerFacts,
   rulesOf,
-  snapshotOf,
   windowOf,
 } from './assessment.js';
 import { Heartbeat } from './heartbeat.js';
@@ -94,19 +93,18 @@ export class StatusKeeper {
   }
 
   private comeUp(manager: Manager, now: number): void {
-    const snapshot = snapshotOf(manager);
-    const { status, inactiveSince } = assess(snapshot, now, this.rules);
+    const { status, inactiveSince } = assess(manager, now, this.rules);
     const { idleTimeoutMs } = this.options.cleanup;
-    if (inactiveSince !== undefined && now >= inactiveSince + windowOf(snapshot, this.rules)) {
+    if (inactiveSince !== undefined && now >= inactiveSince + windowOf(manager, this.rules)) {
       this.registry.setStatus(manager, status);
       this.listener?.windowOver(manager);
     } else if (
       idleTimeoutMs !== undefined &&
-      snapshot.connections.length > 0 &&
-      !snapshot.busy &&
-      now - snapshot.lastActivityAt >= idleTimeoutMs
+      manager.connections.length > 0 &&
+      !manager.isBusy &&
+      now - manager.lastActivityAt >= idleTimeoutMs
     ) {
-      this.listener?.idleTooLong(manager, evidenceOf(snapshot, 'idle', now, this.rules));
+      this.listener?.idleTooLong(manager, evidenceOf(manager, 'idle', now, this.rules));
     } else {
       this.assess(manager);
     }
@@ -115,17 +113,16 @@ export class StatusKeeper {
   private assess(manager: Manager): void {
     if (!manager.isOpen) return;
     const now = this.clock.now();
-    const snapshot = snapshotOf(manager);
-    const { status, inactiveSince } = assess(snapshot, now, this.rules);
+    const { status, inactiveSince } = assess(manager, now, this.rules);
     this.registry.setStatus(manager, status);
-    const next = this.nextChange(snapshot, now, inactiveSince);
+    const next = this.nextChange(manager, now, inactiveSince);
     if (next === undefined) this.managers.cancel(manager);
     else this.put(this.managers, manager, next);
   }
 
   /** When time alone will change something about the manager. */
   private nextChange(
-    manager: ManagerSnapshot,
+    manager: ManagerFacts,
     now: number,
     inactiveSince: number | undefined,
   ): number | undefined {

@@ -118,13 +118,17 @@ export class ZombieDetectorService implements HeartbeatVisitor {
   }
 
   noteBeat(connection: Connection): void {
-    if (this.detectors.length === 0 && !connection.manager.ownAliveCheck) return;
-    if (this.consulted.has(connection)) return;
+    if (!this.canConsult(connection) || this.consulted.has(connection)) return;
     this.consulted.add(connection);
     void this.consult(connection).then(() => {
       this.consulted.delete(connection);
       if (!connection.detached) this.noteProof(connection);
     });
+  }
+
+  /** Whether the application has anything to say about it. */
+  private canConsult({ manager }: Connection): boolean {
+    return this.detectors.length > 0 || manager.ownAliveCheck !== undefined;
   }
 
   private credibleProofOf(connection: Connection): ZombieSignal | undefined {
@@ -154,9 +158,11 @@ export class ZombieDetectorService implements HeartbeatVisitor {
     const asked = connections.filter(({ detached, transport }) => !detached && isAskable(transport));
     const { probeTimeoutMs } = this.options.heartbeat;
     const pending = new Set(asked);
-    const opinions = asked.map(async (connection) => {
-      if ((await this.consult(connection)) === 'alive') pending.delete(connection);
-    });
+    const opinions = asked
+      .filter((connection) => this.canConsult(connection))
+      .map(async (connection) => {
+        if ((await this.consult(connection)) === 'alive') pending.delete(connection);
+      });
     const startedAt = this.clock.now();
     await this.waitForBytes(pending, probeTimeoutMs);
     // Our own loop stood still for as long as they had to answer: they get that time once more.
@@ -178,8 +184,9 @@ export class ZombieDetectorService implements HeartbeatVisitor {
       pending.delete(connection);
       if (pending.size === 0) allHeard();
     };
-    for (const [i, connection] of asked.entries()) {
-      if (i % PINGS_AT_ONCE === 0) await this.clock.breathe();
+    let pinged = 0;
+    for (const connection of asked) {
+      if (pinged++ % PINGS_AT_ONCE === 0) await this.clock.breathe();
       // What came before the question is no answer to it.
       connection.lookForBytes();
       connection.onHeard(onHeard);
@@ -206,7 +213,6 @@ export class ZombieDetectorService implements HeartbeatVisitor {
   private async consult(connection: Connection): Promise<DetectorOpinion> {
     const { manager } = connection;
     const { ownAliveCheck } = manager;
-    if (this.detectors.length === 0 && !ownAliveCheck) return undefined;
     const view = this.viewOf(connection);
     const questions: [string, () => DetectorOpinion | Promise<DetectorOpinion>][] = this.detectors.map(
       (detector) => [detector.name, () => detector.examine(view)],

@@ -1,6 +1,6 @@
 import type { Clock } from '../clock/clock.js';
 import type { BreakerState, ManagerStatus } from '../events/vocabulary.js';
-import { type AssessmentRules, assess, snapshotOf } from '../liveness/assessment.js';
+import { type AssessmentRules, assess, scoreOf } from '../liveness/assessment.js';
 import type { Connection } from '../manager/connection.js';
 import type { Manager } from '../manager/manager.js';
 import type { UserRecord } from '../manager/user-record.js';
@@ -53,12 +53,13 @@ export class AdminViews {
   }
 
   private manager(manager: Manager): ManagerView {
-    const { status, score } = assess(snapshotOf(manager), this.clock.now(), this.rules);
+    const now = this.clock.now();
+    const assessment = assess(manager, now, this.rules);
     return {
       id: manager.id,
       sessionKey: manager.sessionKey ?? null,
-      status,
-      score: Math.round(score * 1_000) / 1_000,
+      status: assessment.status,
+      score: Math.round(scoreOf(assessment, now, this.rules) * 1_000) / 1_000,
       busy: manager.isBusy,
       priority: manager.priority,
       createdAt: this.iso(manager.createdAt),

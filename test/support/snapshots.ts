@@ -1,4 +1,4 @@
-import type { AssessmentRules, ConnectionSnapshot, ManagerSnapshot } from '../../src/liveness/assessment.js';
+import type { AssessmentRules, ConnectionFacts, ManagerFacts } from '../../src/liveness/assessment.js';
 
 export const NOW = 10_000_000;
 
@@ -10,7 +10,7 @@ export const RULES: AssessmentRules = {
   maxBufferedBytes: 1_000_000,
 };
 
-export function aConnection(more: Partial<ConnectionSnapshot> = {}): ConnectionSnapshot {
+export function aConnection(more: Partial<ConnectionFacts> = {}): ConnectionFacts {
   return {
     id: 'connection',
     state: 'open',
@@ -28,12 +28,12 @@ export function aConnection(more: Partial<ConnectionSnapshot> = {}): ConnectionS
 }
 
 /** Healthy, one minute old, active now, unless told otherwise. */
-export function aManager(more: Partial<ManagerSnapshot> = {}): ManagerSnapshot {
+export function aManager(more: Partial<ManagerFacts> = {}): ManagerFacts {
   return {
     id: 'manager',
     sessionKey: undefined,
     priority: 0,
-    busy: false,
+    isBusy: false,
     createdAt: NOW - 60_000,
     lastActivityAt: NOW,
     leftAt: undefined,

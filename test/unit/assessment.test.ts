@@ -2,15 +2,17 @@ import { describe, expect, it } from 'vitest';
 import {
   assess,
   evidenceOf,
-  type ManagerSnapshot,
+  type ManagerFacts,
   proofOf,
   STALLED_LOOKS,
+  scoreOf,
   windowOf,
 } from '../../src/liveness/assessment.js';
 import { aConnection, aManager, NOW, RULES } from '../support/snapshots.js';
 
-const statusOf = (more: Partial<ManagerSnapshot>) => assess(aManager(more), NOW, RULES).status;
-const scoreOf = (more: Partial<ManagerSnapshot>) => assess(aManager(more), NOW, RULES).score;
+const statusOf = (more: Partial<ManagerFacts>) => assess(aManager(more), NOW, RULES).status;
+const scoreAt = (now: number, more: Partial<ManagerFacts> = {}) =>
+  scoreOf(assess(aManager(more), now, RULES), now, RULES);
 const dead = () => aConnection({ missedPongs: 2 });
 
 describe('proof', () => {
@@ -33,7 +35,7 @@ describe('proof', () => {
 });
 
 describe('status', () => {
-  it.each<[string, Partial<ManagerSnapshot>, string]>([
+  it.each<[string, Partial<ManagerFacts>, string]>([
     ['healthy with traffic', {}, 'healthy'],
     ['healthy just before it is idle', { lastActivityAt: NOW - RULES.idleAfterMs + 1 }, 'healthy'],
     ['idle without traffic', { lastActivityAt: NOW - RULES.idleAfterMs }, 'idle'],
@@ -64,7 +66,7 @@ describe('status', () => {
 
   it('is suspect when every connection is, or is dead', () => {
     const suspect = aConnection({ suspectedAt: NOW });
-    const isSuspect = (...connections: ManagerSnapshot['connections'][number][]) =>
+    const isSuspect = (...connections: ManagerFacts['connections'][number][]) =>
       assess(aManager({ connections }), NOW, RULES).suspect;
     expect(isSuspect(suspect)).toBe(true);
     expect(isSuspect(suspect, dead())).toBe(true);
@@ -74,7 +76,7 @@ describe('status', () => {
 });
 
 describe('score', () => {
-  it.each<[string, Partial<ManagerSnapshot>, number]>([
+  it.each<[string, Partial<ManagerFacts>, number]>([
     ['active now', {}, 1],
     ['half way to idle', { lastActivityAt: NOW - RULES.idleAfterMs / 2 }, 0.8],
     ['idle', { lastActivityAt: NOW - RULES.idleAfterMs }, 0.6],
@@ -95,13 +97,13 @@ describe('score', () => {
     ['left a window ago', { sessionKey: 'k', connections: [], leftAt: NOW - RULES.resumeWindowMs }, 0],
     ['left, without a key', { connections: [], leftAt: NOW }, 0],
   ])('%s', (_, more, score) => {
-    expect(scoreOf(more)).toBeCloseTo(score, 10);
+    expect(scoreAt(NOW, more)).toBeCloseTo(score, 10);
   });
 
   it('only falls while nothing happens', () => {
     let last = 1;
     for (let now = NOW; now < NOW + 3 * RULES.idleAfterMs; now += 7_919) {
-      const { score } = assess(aManager(), now, RULES);
+      const score = scoreAt(now);
       expect(score).toBeLessThanOrEqual(last);
       expect(score).toBeGreaterThan(0);
       last = score;

@@ -1,6 +1,6 @@
 import 'reflect-metadata';
 import { describe, expect, it, vi } from 'vitest';
-import { assess } from '../../src/liveness/assessment.js';
+import { assess, scoreOf } from '../../src/liveness/assessment.js';
 import {
   CONNECTION_DETECTOR_METADATA,
   WebSocketDetector,
@@ -184,12 +184,12 @@ describe('detectors that differ', () => {
 describe('the score', () => {
   it('is none for the dead, whatever their numbers', () => {
     const connections = [aConnection({ state: 'closed' })];
-    expect(assess(aManager({ connections }), NOW, RULES).score).toBe(0);
+    expect(scoreOf(assess(aManager({ connections }), NOW, RULES), NOW, RULES)).toBe(0);
   });
 
   it('falls with what waits to be sent', () => {
     const connections = [aConnection({ bufferedBytes: RULES.maxBufferedBytes / 2 })];
-    expect(assess(aManager({ connections }), NOW, RULES).score).toBeCloseTo(0.75, 10);
+    expect(scoreOf(assess(aManager({ connections }), NOW, RULES), NOW, RULES)).toBeCloseTo(0.75, 10);
   });
 });
 

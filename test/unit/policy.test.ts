@@ -8,7 +8,7 @@ import {
   reaches,
 } from '../../src/cleanup/policy.js';
 import { CLEANUP_LEVELS, type CleanupLevel } from '../../src/events/vocabulary.js';
-import type { ManagerSnapshot } from '../../src/liveness/assessment.js';
+import type { ManagerFacts } from '../../src/liveness/assessment.js';
 import { aConnection, aManager, NOW, RULES, seeded, shuffled } from '../support/snapshots.js';
 
 const THRESHOLDS = { proactiveThreshold: 0.6, moderateThreshold: 0.65, aggressiveThreshold: 0.7 };
@@ -18,16 +18,16 @@ const WINDOW = RULES.resumeWindowMs;
 
 const left = (id: string, agoMs: number) =>
   aManager({ id, sessionKey: id, leftAt: NOW - agoMs, connections: [] });
-const idleFor = (id: string, ms: number, more: Partial<ManagerSnapshot> = {}) =>
+const idleFor = (id: string, ms: number, more: Partial<ManagerFacts> = {}) =>
   aManager({ id, createdAt: NOW - 10 * IDLE, lastActivityAt: NOW - ms, ...more });
 const silentFor = (id: string, ms: number) =>
   aManager({ id, connections: [aConnection({ lastHeardAt: NOW - ms, suspectedAt: NOW - 10 })] });
 
-const taken = (managers: ManagerSnapshot[], level: CleanupLevel) =>
+const taken = (managers: ManagerFacts[], level: CleanupLevel) =>
   expendable(candidatesOf(managers, NOW, RULES), level, NOW, RULES);
-const takenIds = (managers: ManagerSnapshot[], level: CleanupLevel) =>
+const takenIds = (managers: ManagerFacts[], level: CleanupLevel) =>
   taken(managers, level).map(({ managerId }) => managerId);
-const overdueIds = (managers: ManagerSnapshot[], level: CleanupLevel) =>
+const overdueIds = (managers: ManagerFacts[], level: CleanupLevel) =>
   overdue(candidatesOf(managers, NOW, RULES), level, NOW, RULES).map(({ managerId }) => managerId);
 
 describe('levelFor', () => {
@@ -140,9 +140,9 @@ describe('at the limit', () => {
       aManager({ id: 'oldest', createdAt: NOW - 90_000 }),
       aManager({ id: 'younger', createdAt: NOW - 80_000 }),
       aManager({ id: 'stale', lastActivityAt: NOW - 50_000 }),
-      aManager({ id: 'busy', lastActivityAt: NOW - 60_000, busy: true }),
+      aManager({ id: 'busy', lastActivityAt: NOW - 60_000, isBusy: true }),
       idleFor('idle', IDLE),
-      idleFor('busy-idle', 2 * IDLE, { busy: true }),
+      idleFor('busy-idle', 2 * IDLE, { isBusy: true }),
       aManager({ id: 'cheap', priority: -1 }),
       idleFor('dear', 9 * IDLE, { priority: 1 }),
     ];
@@ -200,7 +200,7 @@ describe('any crowd', () => {
       expect(all.slice(0, absent.length).map(({ living }) => living)).toEqual(absent.map(() => false));
       const living = all.slice(absent.length);
       expect(living.every((choice) => choice.living)).toBe(true);
-      const forced = living.map(({ managerId }) => byId.get(managerId) as ManagerSnapshot);
+      const forced = living.map(({ managerId }) => byId.get(managerId) as ManagerFacts);
       expect(forced.filter((manager) => NOW - manager.createdAt < RULES.graceMs)).toEqual([]);
       const priorities = forced.map(({ priority }) => priority);
       expect(priorities).toEqual([...priorities].sort((a, b) => a - b));
@@ -242,7 +242,7 @@ describe('graceLeftMs', () => {
   });
 });
 
-function aRandomManager(id: string, random: () => number): ManagerSnapshot {
+function aRandomManager(id: string, random: () => number): ManagerFacts {
   const createdAt = NOW - Math.floor(random() * 3 * IDLE) - Number(id);
   const lastActivityAt = Math.max(createdAt, NOW - Math.floor(random() * 3 * IDLE)) + Number(id) / 1_000;
   const connections =
@@ -259,7 +259,7 @@ function aRandomManager(id: string, random: () => number): ManagerSnapshot {
     id,
     sessionKey: random() < 0.5 ? id : undefined,
     priority: Math.floor(random() * 3),
-    busy: random() < 0.2,
+    isBusy: random() < 0.2,
     createdAt,
     lastActivityAt,
     connections,
