@@ -235,9 +235,7 @@ async function waiting() {
         'heartbeat wheel',
         () => {
           for (let i = 0; i < wheel.slotCount; i++) {
-            wheel.advance((connection) => {
-              connection.quiet++;
-            });
+            for (const connection of wheel.advance()) connection.quiet++;
           }
         },
       ],
@@ -361,7 +359,7 @@ function snapshot(now, i) {
     id: `manager-${i}`,
     sessionKey: undefined,
     priority: i % 2,
-    busy: i % 5 === 0,
+    isBusy: i % 5 === 0,
     createdAt: openedAt,
     lastActivityAt: now - ((i * 7) % LIMIT) * 100,
     leftAt: undefined,

@@ -2,12 +2,13 @@ import type { Connection } from '../manager/connection.js';
 import { LOOKS_PER_INTERVAL } from './assessment.js';
 
 /**
- * A turn of the wheel is cut into ten slots: fewer where they would be shorter than a timer can keep, more where they would
- * be so long that a first ping is not in time. Each tick wakes the process, which costs more than what it does then.
+ * A turn of the wheel is cut into five slots: fewer where they would be shorter than a timer can keep, more where they would
+ * be so long that a first ping is not in time. Each tick wakes the process, and so do the answers that come in after it:
+ * many small ticks cost more than a few in which much is done.
  */
-const SLOTS = 10;
+const SLOTS = 5;
 const SHORTEST_TICK_MS = 25;
-const LONGEST_TICK_MS = 375;
+const LONGEST_TICK_MS = 750;
 const MOST_SLOTS = 400;
 /** So many of those that come one after another go to one slot, where there is a choice. */
 const RUN = 16;
@@ -90,11 +91,9 @@ export class HeartbeatWheel {
     this.size--;
   }
 
-  /** Moves on by one slot and visits its connections, each once; a visit may remove any of them. */
-  advance(visit: (connection: Connection) => void): void {
+  /** Moves on by one slot. @returns its connections as they are now; who is removed later has no slot any more. */
+  advance(): readonly Connection[] {
     this.cursor = (this.cursor + 1) % this.slots.length;
-    for (const connection of [...(this.slots[this.cursor] as Connection[])]) {
-      if (connection.slot === this.cursor) visit(connection);
-    }
+    return [...(this.slots[this.cursor] as Connection[])];
   }
 }

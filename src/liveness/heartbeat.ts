@@ -15,7 +15,9 @@ const FIRST_PING_MS = 2_000;
 const FIRST_PING_SHARE = 0.75;
 /** A tick later than this, or than this share of a tick, says that our own event loop stood still. */
 const LATE_MS = 100;
-const LATE_SHARE = 0.25;
+const LATE_SHARE = 0.125;
+/** So many looks, of which every fourth is a ping as a rule, take a few milliseconds. */
+const LOOKS_AT_ONCE = 250;
 /** The next look without a byte is the one that pings. */
 const LAST_QUIET_LOOK = LOOKS_PER_INTERVAL - 2;
 /** Who is next in the wheel is looked at so long after a late tick, or a tick, whichever is shorter. */
@@ -49,6 +51,9 @@ export class Heartbeat {
   private waker: TimerHandle | undefined;
   private wakesAt = Number.POSITIVE_INFINITY;
   private voidsInARow = 0;
+  /** The connections of the slot that is being looked at, and how many of them have been. */
+  private slot: readonly Connection[] = NOBODY;
+  private seen = 0;
   private tickedAt: number;
   private visitor: HeartbeatVisitor | undefined;
 
@@ -127,6 +132,7 @@ export class Heartbeat {
   stop(): void {
     this.clock.clearTimeout(this.timer);
     this.timer = undefined;
+    this.slot = NOBODY;
     this.clock.clearTimeout(this.waker);
     this.wakesAt = Number.POSITIVE_INFINITY;
     this.nextTick = Number.NEGATIVE_INFINITY;
@@ -175,31 +181,52 @@ export class Heartbeat {
       return;
     }
     this.voidsInARow = 0;
-    this.turnWheel(now);
+    this.turnWheel();
     // A timer that fires a little late every time must not slow the beat: catch up by one slot, no more.
-    if (now >= this.nextSlotAt) this.turnWheel(now);
+    if (now >= this.nextSlotAt) this.turnWheel();
     // What a long stall has missed is not made up for.
     if (now - this.nextSlotAt > mostLateMs) this.nextSlotAt = now + tickMs;
     this.nextTick = this.nextSlotAt;
   }
 
-  private turnWheel(now: number): void {
+  private turnWheel(): void {
     this.nextSlotAt += this.wheel.tickMs;
-    this.wheel.advance((connection) => this.look(connection, now));
-    this.preservation.tick(now, this.registry.connectionCount);
+    // The machine has hardly kept up: who was not looked at since the last tick is now.
+    while (this.seen < this.slot.length) this.lookAtSome();
+    this.slot = this.wheel.advance();
+    this.seen = 0;
+    this.lookOn(this.slot);
+  }
+
+  /** In pieces: whoever talks meanwhile is not to wait until all of a slot have been asked. */
+  private lookOn(slot: readonly Connection[]): void {
+    if (slot !== this.slot) return;
+    this.lookAtSome();
+    if (this.seen < slot.length) this.clock.afterReads(() => this.lookOn(slot));
+  }
+
+  private lookAtSome(): void {
+    const { slot } = this;
+    const until = Math.min(this.seen + LOOKS_AT_ONCE, slot.length);
+    while (this.seen < until) {
+      const connection = slot[this.seen++] as Connection;
+      // Somebody of the same slot may have ended it.
+      if (connection.slot >= 0) this.look(connection);
+    }
+    if (this.seen === slot.length) this.preservation.tick(this.clock.now(), this.registry.connectionCount);
   }
 
   private tellListeners(now: number): void {
     for (const listener of this.tickListeners) listener(now);
   }
 
-  private look(connection: Connection, now: number): void {
+  private look(connection: Connection): void {
     connection.looksToBeat--;
     if (!connection.isCalm || connection.looksToBeat <= 0) {
-      this.lookClosely(connection, now);
+      this.lookClosely(connection);
     } else if (!connection.bytesCame || !this.lookForBytes(connection)) {
       if (connection.quietLooks < LAST_QUIET_LOOK) connection.quietLooks++;
-      else this.lookClosely(connection, now);
+      else this.lookClosely(connection);
     }
   }
 
@@ -214,7 +241,7 @@ export class Heartbeat {
     return true;
   }
 
-  private lookClosely(connection: Connection, now: number): void {
+  private lookClosely(connection: Connection): void {
     const { transport } = connection;
     if (transport.state !== 'open') {
       // A closing handshake takes a moment; one that is still under way at the next look has nobody at its end.
@@ -237,7 +264,7 @@ export class Heartbeat {
       connection.missedPongs === 0;
     if (connection.looksToBeat > 0) return;
     connection.looksToBeat = LOOKS_PER_INTERVAL;
-    this.visitor?.noteBeat(connection, now);
+    this.visitor?.noteBeat(connection);
   }
 
   private countSilence(connection: Connection): void {
@@ -271,10 +298,12 @@ export class Heartbeat {
   }
 }
 
+const NOBODY: readonly never[] = [];
+
 /** Who draws the conclusions. */
 export interface HeartbeatVisitor {
   /** The connection was silent, or is no longer open: is that proof? */
   noteProof(connection: Connection): void;
   /** Once every interval, for every connection. */
-  noteBeat(connection: Connection, now: number): void;
+  noteBeat(connection: Connection): void;
 }

@@ -17,6 +17,24 @@ const LATE_MS = 100;
  * to begin with, and so takes no memory.
  */
 export class Connection implements Due {
+  // Where its liveness stands: the heartbeat writes it, `heard` clears it. First what a look at somebody who is well
+  // reads: side by side, since of ten thousand none is in the processor's cache.
+
+  /** Where the wheel keeps it. */
+  slot = -1;
+  /**
+   * When last looked at closely all was well and nothing waited to be sent; nothing has been sent since, and an
+   * attentive transport would have told of whatever else has changed.
+   */
+  isCalm = false;
+  /** After so many looks comes one that is close in any case, once an interval. */
+  looksToBeat = 1;
+  /** An attentive transport has seen bytes come in since the last look. */
+  bytesCame = false;
+  /** Looks in a row, on time, that found no new byte. */
+  quietLooks = 0;
+
+  position = -1;
   dueTick = NOT_QUEUED;
   readonly openedAt: number;
   /** When the last byte was seen; the handshake counts as one. */
@@ -28,16 +46,12 @@ export class Connection implements Due {
   /** What the wire said at the end. */
   closed: { readonly code: number; readonly reason: string } | undefined;
 
-  // Where its liveness stands: the heartbeat writes it, `heard` clears it.
+  // The rest of where its liveness stands.
 
   /** `bytesRead` when last looked at. */
   bytesSeen: number;
-  /** An attentive transport has seen some since then. */
-  bytesCame = false;
   /** An event told of new bytes since then. */
   heardSinceLook = false;
-  /** Looks in a row, on time, that found no new byte. */
-  quietLooks = 0;
   /** Pings in a row that had their time and were not answered. */
   missedPongs = 0;
   /** When the ping that is out was sent. */
@@ -48,13 +62,6 @@ export class Connection implements Due {
   drainedSeen: number | undefined = undefined;
   /** For how many looks in a row it took no more of what there is. */
   stalledLooks = 0;
-  /**
-   * When last looked at closely all was well and nothing waited to be sent; nothing has been sent since, and an
-   * attentive transport would have told of whatever else has changed.
-   */
-  isCalm = false;
-  /** After so many looks comes one that is close in any case, once an interval. */
-  looksToBeat = 1;
   /** So many looks its pings have still to be moved forward, that not all of a crowd are pinged together for ever. */
   lead = 0;
   /** It was closing when last looked at. */
@@ -69,9 +76,6 @@ export class Connection implements Due {
   detectedBy: string | undefined;
   /** Who waits for the next byte: the probes that are under way. */
   heardListeners: ((connection: Connection) => void)[] | undefined;
-  /** Where the wheel keeps it. */
-  slot = -1;
-  position = -1;
 
   private overBacklog: boolean | undefined;
   private terminateTimer: TimerHandle | undefined;

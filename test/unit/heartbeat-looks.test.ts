@@ -16,18 +16,116 @@ async function foundAfter(core: Core, socket: FakeSocket, mostMs: number, stepMs
 
 describe('the first ping', () => {
   it.each([
-    [60_000, 2_000],
-    [15_000, 2_000],
-    [1_000, 750],
-    [100, 75],
-  ])('comes, with an interval of %d ms, after %d', async (intervalMs, firstMs) => {
+    [60_000, 1_500, 2_250],
+    [15_000, 1_500, 2_250],
+    [5_000, 1_750, 2_000],
+    [1_000, 700, 750],
+    [100, 50, 75],
+  ])('comes, with an interval of %d ms, after %d to %d', async (intervalMs, fromMs, toMs) => {
     const core = await Core.start(heartbeat(intervalMs));
-    const tick = core.heartbeat.tickMs;
-    const { socket } = await core.admit('alice');
-    await core.clock.advance(firstMs - tick - 1);
-    expect(socket?.pings).toBe(0);
-    await core.clock.advance(3 * tick + 2);
-    expect(socket?.pings).toBe(1);
+    // Whenever it comes between two ticks.
+    for (const share of [0.1, 0.5, 0.9]) {
+      while (core.heartbeat.sinceLastTickMs > 0) await core.clock.advance(1);
+      await core.clock.advance(Math.round(share * core.heartbeat.tickMs));
+      const { socket } = await core.admit('alice');
+      await core.clock.advance(fromMs - 2);
+      expect(socket?.pings).toBe(0);
+      await core.clock.advance(toMs - fromMs + 4);
+      expect(socket?.pings).toBe(1);
+    }
+  });
+});
+
+describe('a slot with many connections', () => {
+  const MANY = 3_000;
+  const limits = { managersPerUser: MANY };
+
+  it('is looked at in pieces, and what comes in meanwhile is read between them', async () => {
+    const core = await Core.start({ ...heartbeat(15_000), limits });
+    const placed = core.placeMany(MANY, { userId: 'alice', openedAgoMs: 0 });
+    const pingsInTurn: number[] = [];
+    let isNewTurn = true;
+    for (const { socket } of placed) {
+      if (!socket) return expect.unreachable();
+      const ping = socket.ping.bind(socket);
+      socket.ping = () => {
+        if (isNewTurn) {
+          isNewTurn = false;
+          pingsInTurn.push(0);
+          core.clock.afterReads(() => {
+            isNewTurn = true;
+          });
+        }
+        pingsInTurn.push((pingsInTurn.pop() ?? 0) + 1);
+        ping();
+      };
+    }
+    await core.clock.advance(15_000);
+    expect(pingsInTurn.reduce((a, b) => a + b, 0)).toBe(MANY);
+    // A fifth of them each time, which is more than are asked at once.
+    expect(Math.max(...pingsInTurn)).toBe(250);
+    expect(placed.filter(({ socket }) => socket?.pings === 1)).toHaveLength(MANY);
+  });
+
+  it('leaves nobody out where the next one is due before the last piece', async () => {
+    const core = await Core.start({ ...heartbeat(1_000), limits });
+    const placed = core.placeMany(MANY, { userId: 'alice', openedAgoMs: 0 });
+    // Late, but not so late that it does not count: two slots come up at once.
+    for (let i = 0; i < 100; i++) await core.clock.stall(core.heartbeat.tickMs + 90);
+    const pings = placed.map(({ socket }) => socket?.pings ?? 0);
+    expect(Math.min(...pings)).toBeGreaterThan(5);
+    expect(Math.max(...pings) - Math.min(...pings)).toBeLessThanOrEqual(1);
+  });
+
+  it('is let go with the heartbeat', async () => {
+    const core = await Core.start({ ...heartbeat(15_000), limits });
+    const placed = core.placeMany(MANY, { userId: 'alice', openedAgoMs: 0 });
+    const asked = () => placed.filter(({ socket }) => socket?.pings === 1).length;
+    const { socket } = placed[0] ?? {};
+    if (!socket) return expect.unreachable();
+    const ping = socket.ping.bind(socket);
+    let askedInTime = 0;
+    socket.ping = () => {
+      ping();
+      core.detector.stop();
+      core.clock.afterReads(() => {
+        askedInTime = asked();
+      });
+    };
+    await core.clock.advance(15_000);
+    expect(askedInTime).toBeGreaterThan(0);
+    expect(asked()).toBe(askedInTime);
+  });
+
+  it('does not look at who has ended before its piece', async () => {
+    const core = await Core.start({ ...heartbeat(15_000), limits });
+    const placed = core.placeMany(MANY, { userId: 'alice', openedAgoMs: 0 });
+    const [{ socket: first, manager: one } = {}, ...others] = placed;
+    const slot = first?.connection.slot;
+    const inLastPiece = others.filter(({ socket }) => {
+      const { connection } = socket ?? {};
+      return connection?.slot === slot && (connection?.position ?? 0) >= 500;
+    });
+    expect(inLastPiece.length).toBeGreaterThan(50);
+    if (!first || !one) return expect.unreachable();
+    const ping = first.ping.bind(first);
+    let looks = 0;
+    first.ping = () => {
+      ping();
+      for (const { manager, socket } of inLastPiece) {
+        void manager.close({ reason: 'left' });
+        Object.defineProperty(socket, 'paused', {
+          get: () => {
+            looks++;
+            return false;
+          },
+        });
+        Object.defineProperty(socket, 'state', { get: () => 'open', set: () => undefined });
+      }
+    };
+    await core.clock.advance(15_000);
+    expect(first.pings).toBe(1);
+    expect(looks).toBe(0);
   });
 });
 
@@ -85,11 +183,11 @@ describe('a ping that waits in our own queue', () => {
 
 describe('a tick that comes late', () => {
   it.each([
-    // Two ticks, or a tenth of a second where they are shorter.
-    [15_000, 230, 0],
-    [15_000, 500, 1],
-    [1_000, 100, 0],
-    [1_000, 140, 1],
+    // A tick and a tenth of a second.
+    [15_000, 840, 0],
+    [15_000, 860, 1],
+    [1_000, 140, 0],
+    [1_000, 160, 1],
   ])(
     'with an interval of %d ms, after a stall of %d, is left out: %d',
     async (intervalMs, stallMs, voids) => {
