@@ -21,7 +21,7 @@ class Child {
 
   constructor(script, { core, env = {}, nodeArgs = [] }) {
     const command = [process.execPath, ...nodeArgs, fileURLToPath(new URL(script, import.meta.url))];
-    const [file, ...args] = canPin ? ['taskset', '-c', String(core), ...command] : command;
+    const [file, ...args] = canPin ? ['taskset', '-c', core, ...command] : command;
     this.#process = spawn(file, args, {
       env: { PATH: process.env.PATH, NO_COLOR: '1', ...env },
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
@@ -124,11 +124,14 @@ export const SERVERS = {
   },
 };
 
-/** Starts a server and a load for it, hands them to `measure`, and ends both whatever happens. */
-export async function withServer(name, { env, signal } = {}, measure) {
+/**
+ * Starts a server and a load for it, hands them to `measure`, and ends both whatever happens. `sharesCores`: the server may
+ * use the core of the load too, as for what is told in time and not in CPU.
+ */
+export async function withServer(name, { env, signal, sharesCores = false } = {}, measure) {
   const { script, dialect, env: own } = SERVERS[name];
   const server = new Child(script, {
-    core: 0,
+    core: sharesCores ? '0,1' : '0',
     env: { ...own, ...env },
     nodeArgs: ['--expose-gc'],
   });
@@ -136,7 +139,7 @@ export async function withServer(name, { env, signal } = {}, measure) {
   try {
     const port = await server.ready;
     const startLoad = async () => {
-      const load = new Child('load/generator.mjs', { core: 1, nodeArgs: STEADY });
+      const load = new Child('load/generator.mjs', { core: '1', nodeArgs: STEADY });
       loads.push(load);
       await load.ask('target', { port, dialect });
       return load;
