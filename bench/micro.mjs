@@ -148,7 +148,7 @@ async function decisions() {
     [
       'assessment of one manager',
       times((i) => {
-        sink += assess(managers[i % LIMIT], now, rules).score;
+        sink += assess(managers[i % LIMIT], now, rules).silentForMs;
       }),
     ],
     [

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { withServer } from '../processes.mjs';
 
 const LIMIT = 20;
-/** The first ping comes after 2 s, or up to a quarter of a beat later: until then nobody has answered one. */
+/** The first ping comes after 2 s, and in a crowd up to a quarter of a beat later: until then nobody has answered one. */
 const CONFIRMED_AFTER_MS = 6_500;
 
 /**

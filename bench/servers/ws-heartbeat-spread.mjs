@@ -2,7 +2,7 @@
 import { ready, setting } from './control.mjs';
 import { answerEcho, WebSocketServer } from './ws.mjs';
 
-const PARTS = 40;
+const PARTS = 20;
 
 function heartbeat() {
   this.isAlive = true;

@@ -54,6 +54,8 @@ export class Heartbeat {
   /** The connections of the slot that is being looked at, and how many of them have been. */
   private slot: readonly Connection[] = NOBODY;
   private seen = 0;
+  /** Those of them of whom there is something that may be proof. */
+  private readonly accused: Connection[] = [];
   private tickedAt: number;
   private visitor: HeartbeatVisitor | undefined;
 
@@ -192,7 +194,7 @@ export class Heartbeat {
   private turnWheel(): void {
     this.nextSlotAt += this.wheel.tickMs;
     // The machine has hardly kept up: who was not looked at since the last tick is now.
-    while (this.seen < this.slot.length) this.lookAtSome();
+    while (this.slot !== NOBODY) this.lookAtSome();
     this.slot = this.wheel.advance();
     this.seen = 0;
     this.lookOn(this.slot);
@@ -202,7 +204,7 @@ export class Heartbeat {
   private lookOn(slot: readonly Connection[]): void {
     if (slot !== this.slot) return;
     this.lookAtSome();
-    if (this.seen < slot.length) this.clock.afterReads(() => this.lookOn(slot));
+    if (slot === this.slot) this.clock.afterReads(() => this.lookOn(slot));
   }
 
   private lookAtSome(): void {
@@ -213,7 +215,14 @@ export class Heartbeat {
       // Somebody of the same slot may have ended it.
       if (connection.slot >= 0) this.look(connection);
     }
-    if (this.seen === slot.length) this.preservation.tick(this.clock.now(), this.registry.connectionCount);
+    if (this.seen === slot.length) this.leaveSlot();
+  }
+
+  /** Only now is it known how many of them are silent, and so whose fault that is. */
+  private leaveSlot(): void {
+    this.preservation.tick(this.clock.now(), this.registry.connectionCount);
+    this.slot = NOBODY;
+    for (const connection of this.accused.splice(0)) this.visitor?.noteProof(connection);
   }
 
   private tellListeners(now: number): void {
@@ -245,7 +254,7 @@ export class Heartbeat {
     const { transport } = connection;
     if (transport.state !== 'open') {
       // A closing handshake takes a moment; one that is still under way at the next look has nobody at its end.
-      if (transport.state === 'closed' || connection.closingSeen) this.visitor?.noteProof(connection);
+      if (transport.state === 'closed' || connection.closingSeen) this.accused.push(connection);
       connection.closingSeen = true;
       connection.isCalm = false;
       return;
@@ -285,7 +294,7 @@ export class Heartbeat {
       // A ping that still waits in our own queue has asked nobody anything.
       if (drained >= connection.pingMark) this.countUnanswered(connection);
     }
-    if (connection.missedPongs > 0 || connection.stalledLooks > 0) this.visitor?.noteProof(connection);
+    if (connection.missedPongs > 0 || connection.stalledLooks > 0) this.accused.push(connection);
   }
 
   private countUnanswered(connection: Connection): void {

@@ -17,7 +17,9 @@ async function foundAfter(core: Core, socket: FakeSocket, mostMs: number, stepMs
 describe('the first ping', () => {
   it.each([
     [60_000, 1_500, 2_250],
+    [16_000, 1_333, 2_000],
     [15_000, 1_500, 2_250],
+    [13_000, 1_950, 2_600],
     [5_000, 1_750, 2_000],
     [1_000, 700, 750],
     [100, 50, 75],
@@ -75,6 +77,16 @@ describe('a slot with many connections', () => {
     const pings = placed.map(({ socket }) => socket?.pings ?? 0);
     expect(Math.min(...pings)).toBeGreaterThan(5);
     expect(Math.max(...pings) - Math.min(...pings)).toBeLessThanOrEqual(1);
+  });
+
+  it('ends nobody before all of it have been looked at, which may show that the fault is ours', async () => {
+    const core = await Core.start({ ...heartbeat(160, 1), limits });
+    core.placeMany(MANY, { userId: 'alice', connection: 'silent', openedAgoMs: 0 });
+    await core.clock.advance(400);
+    expect(core.reportedOf('self_preservation')).toMatchObject([
+      { active: true, silent: MANY, connections: MANY },
+    ]);
+    expect(core.count('alice')).toBe(MANY);
   });
 
   it('is let go with the heartbeat', async () => {
