@@ -55,7 +55,7 @@ export class HeartbeatWheel {
    * @returns how many such runs were in the slot before
    */
   add(connection: Connection, inTicks: number): number {
-    const wanted = (this.cursor + Math.max(1, inTicks)) % this.slots.length;
+    const wanted = (this.cursor + inTicks) % this.slots.length;
     if (this.room === 0 || wanted !== this.wanted) this.fillAfter(wanted);
     this.room--;
     const members = this.slots[this.filling] as Connection[];

@@ -141,12 +141,13 @@ export class Heartbeat {
   }
 
   private add(connection: Connection): void {
-    const ticks =
-      Math.min(FIRST_PING_MS, FIRST_PING_SHARE * this.options.heartbeat.intervalMs) / this.wheel.tickMs;
+    const firstPingMs = Math.min(FIRST_PING_MS, FIRST_PING_SHARE * this.options.heartbeat.intervalMs);
+    // Rather sooner than later: at most half a tick late.
+    const ticks = Math.max(1, Math.round(firstPingMs / this.wheel.tickMs));
     const turnsBefore = Math.ceil(ticks / this.wheel.slotCount) - 1;
     // So many looks are to pass that the one at the first ping's time is the one that pings.
     connection.quietLooks = LAST_QUIET_LOOK - turnsBefore;
-    connection.lead = this.wheel.add(connection, Math.ceil(ticks)) % LOOKS_PER_INTERVAL;
+    connection.lead = this.wheel.add(connection, ticks) % LOOKS_PER_INTERVAL;
     // The beat is to be when it will be pinged: what the one touches is then at hand for the other.
     connection.looksToBeat = 1 + ((turnsBefore - connection.lead + LOOKS_PER_INTERVAL) % LOOKS_PER_INTERVAL);
   }

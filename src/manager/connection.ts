@@ -33,8 +33,9 @@ export class Connection implements Due {
   bytesCame = false;
   /** Looks in a row, on time, that found no new byte. */
   quietLooks = 0;
-
+  /** In its slot of the wheel. */
   position = -1;
+
   dueTick = NOT_QUEUED;
   readonly openedAt: number;
   /** When the last byte was seen; the handshake counts as one. */
