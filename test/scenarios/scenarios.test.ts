@@ -22,7 +22,7 @@ describe('histories', () => {
   );
 
   it('are there', () => {
-    expect(histories.size).toBeGreaterThanOrEqual(8);
+    expect(histories.size).toBeGreaterThanOrEqual(10);
   });
 
   it.each([
