@@ -351,7 +351,9 @@ function snapshot(now, i) {
     missedPongs: 0,
     stalledLooks: 0,
     suspectedAt: undefined,
-    provenBy: undefined,
+    quietLooks: 0,
+    hasUnacknowledgedOutput: false,
+    unacknowledgedBytes: 0,
     detectedBy: undefined,
     bufferedBytes: 0,
   };
@@ -363,6 +365,7 @@ function snapshot(now, i) {
     createdAt: openedAt,
     lastActivityAt: now - ((i * 7) % LIMIT) * 100,
     leftAt: undefined,
+    lastHeardAt: undefined,
     neverAttached: false,
     connections: [connection],
   };

@@ -144,9 +144,6 @@ export class CleanupRun {
     if (!manager) return;
     const evidence = this.evidence(manager, signal);
     const reason = reasonOf(signal);
-    if (reason === 'no_pong') {
-      for (const connection of manager.connections) this.reportZombie(connection, evidence);
-    }
     this.note({ managerId, reason, evidence }, manager.close({ reason, evidence, ...this.account }));
   }
 
@@ -199,6 +196,7 @@ export class CleanupRun {
       connectionId: connection.id,
       evidence,
       wasSuspect: connection.suspectedAt !== undefined,
+      managerEnds: endsWithItsConnection(connection.manager),
     });
   }
 
@@ -217,8 +215,13 @@ function isLeaving({ transport, closingSeen }: Connection): boolean {
   return transport.state === 'closing' && !closingSeen;
 }
 
+/** Whether the session ends with its one connection; with a session key its resume window begins instead. */
+function endsWithItsConnection({ connections, sessionKey }: Manager): boolean {
+  return connections.length === 1 && sessionKey === undefined;
+}
+
 /** The reason token that the evidence of a choice leads to. */
 export function reasonOf(signal: Choice['signal']): 'inactive' | 'no_pong' | 'evicted' {
   if (signal === 'inactive') return 'inactive';
-  return signal === 'missed_pongs' ? 'no_pong' : 'evicted';
+  return signal === 'missed_probe' ? 'no_pong' : 'evicted';
 }

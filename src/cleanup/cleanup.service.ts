@@ -82,7 +82,7 @@ export class CleanupService {
 
   /** The level that the user's pressure asks for, in the background; the caller does not wait. */
   startProactive(user: UserRecord): void {
-    const level = levelFor(user.pressure, this.options.cleanup);
+    const level = levelFor(user, this.options.cleanup);
     if (level) void this.clean(user, level, 'proactive');
   }
 
@@ -209,7 +209,6 @@ export class CleanupService {
     run.takeOverdue();
     if (reaches(level, 'aggressive') && !run.isCheap && user.managers.size > 0) {
       await this.detector.probe(user);
-      await this.detector.confirmSuspects(user);
       await this.clock.breathe();
       await this.hearOut(run);
       run.takeDead();
@@ -280,7 +279,7 @@ export class CleanupService {
     const queue = [...users];
     const worker = async () => {
       for (let user = queue.pop(); user; user = queue.pop()) {
-        await this.clean(user, levelFor(user.pressure, this.options.cleanup) ?? 'conservative', 'scheduled');
+        await this.clean(user, levelFor(user, this.options.cleanup) ?? 'conservative', 'scheduled');
       }
     };
     await Promise.all(Array.from({ length: SWEEP_CONCURRENCY }, worker));

@@ -14,7 +14,7 @@ export type Candidate = Assessment;
 export interface Choice {
   readonly managerId: string;
   /** Names the evidence. */
-  readonly signal: 'inactive' | 'missed_pongs' | 'idle' | 'least_valuable';
+  readonly signal: 'inactive' | 'missed_probe' | 'idle' | 'least_valuable';
   /** Somebody may be using it: it costs the user's budget of forced evictions. */
   readonly living: boolean;
 }
@@ -23,6 +23,14 @@ export interface Thresholds {
   readonly proactiveThreshold: number;
   readonly moderateThreshold: number;
   readonly aggressiveThreshold: number;
+}
+
+/** What the level in the background depends on. */
+export interface UserPressure {
+  /** Managers / limit. */
+  readonly pressure: number;
+  /** False with a limit below four slots. */
+  readonly hasThresholds: boolean;
 }
 
 /** The share of its resume window that a level leaves to a session without a connection. */
@@ -41,8 +49,15 @@ export function candidatesOf(
   return Array.from(managers, (manager) => assess(manager, now, rules));
 }
 
-/** The level that a pressure asks for in the background; undefined: none. Thresholds are reached at `>=`. */
-export function levelFor(pressure: number, thresholds: Thresholds): CleanupLevel | undefined {
+/**
+ * Returns the level that a user's pressure selects in the background; undefined: none. Thresholds are reached at `>=`.
+ * Without thresholds there is none: the heartbeat and the resume windows end dead and disconnected sessions by themselves.
+ */
+export function levelFor(
+  { pressure, hasThresholds }: UserPressure,
+  thresholds: Thresholds,
+): CleanupLevel | undefined {
+  if (!hasThresholds) return undefined;
   if (pressure >= thresholds.aggressiveThreshold) return 'aggressive';
   if (pressure >= thresholds.moderateThreshold) return 'moderate';
   if (pressure >= thresholds.proactiveThreshold) return 'conservative';
@@ -126,8 +141,14 @@ function inactiveInWindow(candidates: readonly Candidate[]): Choice[] {
 function suspects(candidates: readonly Candidate[]): Choice[] {
   return candidates
     .filter(({ suspect }) => suspect)
-    .sort(by(({ silentForMs }) => -silentForMs))
-    .map(({ manager }) => ({ managerId: manager.id, signal: 'missed_pongs', living: false }));
+    .sort(
+      by(
+        // An answer may still wait behind the output.
+        ({ hasOutputUnderWay }) => Number(hasOutputUnderWay),
+        ({ silentForMs }) => -silentForMs,
+      ),
+    )
+    .map(({ manager }) => ({ managerId: manager.id, signal: 'missed_probe', living: false }));
 }
 
 function idle(candidates: readonly Candidate[], now: number, leastMs: number): Choice[] {

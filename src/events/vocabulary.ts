@@ -31,8 +31,12 @@ export type CleanupOutcome =
 /** What became of a newcomer that was let in. */
 export type AdmissionOutcome = 'admitted' | 'joined' | 'admitted_after_cleanup';
 
-/** The built-in kinds of evidence that nobody is there; an application's detectors add their own names. */
+/**
+ * The built-in kinds of evidence against a connection; an application's detectors add their own names. A missed probe
+ * makes a suspect and proves nothing; each of the others proves the connection dead.
+ */
 export type ZombieSignal =
+  | 'missed_probe'
   | 'missed_pongs'
   | 'closed_socket'
   | 'stalled_output'
@@ -43,7 +47,7 @@ export type ZombieSignal =
 export interface Evidence {
   /** A zombie signal, or why a living or absent session was chosen: `inactive`, `idle`, `least_valuable`, ... */
   readonly signal: string;
-  /** Milliseconds since the last byte from the client; for a session without connection, since it was left. */
+  /** Milliseconds since the last byte from the client, also of a session without a connection. */
   readonly silentForMs: number;
   /** Milliseconds since the last application message, either way. */
   readonly inactiveForMs: number;

@@ -73,7 +73,10 @@ export interface DetachedEvent extends OfManager {
   readonly managerEnded: boolean;
 }
 
-/** A connection missed a probe. Either `recovered` or an eviction follows. */
+/**
+ * A connection missed a probe. `recovered` follows when it sends a byte, `zombie_detected` when it is proven dead, or
+ * `evicted` when an incoming connection at the limit takes its place.
+ */
 export interface SuspectedEvent extends OfManager {
   readonly type: 'suspected';
   readonly connectionId: string;
@@ -94,6 +97,8 @@ export interface ZombieDetectedEvent extends OfManager {
   readonly evidence: Evidence;
   /** It was a suspect before: the suspicion is confirmed. */
   readonly wasSuspect: boolean;
+  /** The session ends with it. With a session key, or another connection, it stays. */
+  readonly managerEnds: boolean;
 }
 
 /** A manager was ended by us: its slot is free. */

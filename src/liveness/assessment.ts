@@ -7,6 +7,11 @@ const LEAST_HANDSHAKE_MS = 100;
 export const LOOKS_PER_INTERVAL = 4;
 /** Outgoing bytes that have not moved for two heartbeats. */
 export const STALLED_LOOKS = 2 * LOOKS_PER_INTERVAL;
+/** A ping is sent at this liveness check of a silent connection; see the heartbeat. */
+export const PING_LOOK = LOOKS_PER_INTERVAL - 1;
+/** Output under way extends the time to answer a ping: a second for each so many bytes, up to the most. */
+const EXTENSION_BYTES_PER_SECOND = 16 * 1024;
+const MOST_EXTENSION_MS = 60_000;
 
 /** What is known of a connection, as it is at this moment. Times are monotonic milliseconds. */
 export interface ConnectionFacts {
@@ -16,9 +21,14 @@ export interface ConnectionFacts {
   readonly lastHeardAt: number;
   readonly confirmed: boolean;
   readonly missedPongs: number;
+  /** Liveness checks in a row, on time, without a new byte; counted only while a ping could be asked. */
+  readonly quietLooks: number;
   readonly stalledLooks: number;
+  /** The application has sent something since the last inbound byte. */
+  readonly hasUnacknowledgedOutput: boolean;
+  /** Bytes sent since the last inbound byte, as of the last liveness check; at most one check too many. */
+  readonly unacknowledgedBytes: number;
   readonly suspectedAt: number | undefined;
-  readonly provenBy: string | undefined;
   readonly detectedBy: string | undefined;
   readonly bufferedBytes: number;
 }
@@ -32,6 +42,8 @@ export interface ManagerFacts {
   readonly createdAt: number;
   readonly lastActivityAt: number;
   readonly leftAt: number | undefined;
+  /** Last inbound byte of the connections that have detached; undefined: none has. */
+  readonly lastHeardAt: number | undefined;
   readonly neverAttached: boolean;
   readonly connections: readonly ConnectionFacts[];
 }
@@ -42,6 +54,8 @@ export interface AssessmentRules {
   readonly graceMs: number;
   readonly resumeWindowMs: number;
   readonly missedBeforeZombie: number;
+  /** Between two liveness checks of a connection. */
+  readonly lookMs: number;
   readonly maxBufferedBytes: number;
 }
 
@@ -51,6 +65,8 @@ export interface Assessment {
   readonly status: ManagerStatus;
   /** Every connection is a suspect or worse, and there is one. */
   readonly suspect: boolean;
+  /** A connection that is not proven dead has output of the application under way. */
+  readonly hasOutputUnderWay: boolean;
   /** Since when it has no connection; undefined unless `inactive`. */
   readonly inactiveSince: number | undefined;
   readonly silentForMs: number;
@@ -62,23 +78,43 @@ export function rulesOf(options: ResolvedOptions): AssessmentRules {
     graceMs: options.cleanup.graceMs,
     resumeWindowMs: options.session.resumeWindowMs,
     missedBeforeZombie: options.heartbeat.missedBeforeZombie,
+    lookMs: options.heartbeat.intervalMs / LOOKS_PER_INTERVAL,
     maxBufferedBytes: options.limits.maxBufferedBytes,
   };
 }
 
 /**
- * Which evidence proves that nobody is at the other end; undefined while somebody may be.
- * Absence of application traffic is none.
+ * Returns the evidence that proves the connection dead; undefined while there is none. Neither absence of application
+ * traffic nor a missed probe is evidence.
  */
 export function proofOf(connection: ConnectionFacts, rules: AssessmentRules): ZombieSignal | undefined {
   if (connection.state !== 'open') return 'closed_socket';
   if (connection.detectedBy !== undefined) return connection.detectedBy;
-  if (connection.provenBy !== undefined) return connection.provenBy;
-  if (connection.missedPongs >= rules.missedBeforeZombie) {
+  const { missedPongs, quietLooks, stalledLooks } = connection;
+  const { missedBeforeZombie } = rules;
+  if (missedPongs < missedBeforeZombie && stalledLooks < STALLED_LOOKS) return undefined;
+  const extension = extensionLooks(connection, rules);
+  // A ping counts as missed one check before the next one is sent.
+  const answerableLooks = PING_LOOK + missedBeforeZombie * LOOKS_PER_INTERVAL - 1;
+  if (missedPongs >= missedBeforeZombie && quietLooks >= answerableLooks + extension) {
     return connection.confirmed ? 'missed_pongs' : 'never_completed';
   }
-  if (connection.stalledLooks >= STALLED_LOOKS) return 'stalled_output';
+  // Linux reports a full send buffer as writable only when a third of it, up to 1.3 MiB, is free.
+  if (stalledLooks >= STALLED_LOOKS + extension) return 'stalled_output';
   return undefined;
+}
+
+/**
+ * Liveness checks that output under way adds to the time for an answer: a pong waits behind the data that was sent
+ * before the ping, also behind data in kernel buffers, which cannot be observed.
+ */
+function extensionLooks(
+  { hasUnacknowledgedOutput, unacknowledgedBytes }: ConnectionFacts,
+  { lookMs }: AssessmentRules,
+): number {
+  if (!hasUnacknowledgedOutput) return 0;
+  const extensionMs = Math.min((unacknowledgedBytes / EXTENSION_BYTES_PER_SECOND) * 1_000, MOST_EXTENSION_MS);
+  return Math.ceil(extensionMs / lookMs);
 }
 
 /** Whether a proof rests on silence alone, and so could be our own fault. */
@@ -91,10 +127,12 @@ export function assess(manager: ManagerFacts, now: number, rules: AssessmentRule
   const inactiveSince = inactiveSinceOf(manager, rules);
   let dead = 0;
   let suspects = 0;
-  let silentSince = inactiveSince ?? Number.NEGATIVE_INFINITY;
+  let hasOutputUnderWay = false;
+  let silentSince = manager.lastHeardAt ?? inactiveSince ?? Number.NEGATIVE_INFINITY;
   for (const connection of connections) {
     const isDead = proofOf(connection, rules) !== undefined;
     if (isDead) dead++;
+    else if (connection.hasUnacknowledgedOutput) hasOutputUnderWay = true;
     if (isDead || connection.suspectedAt !== undefined) suspects++;
     silentSince = Math.max(silentSince, connection.lastHeardAt);
   }
@@ -104,6 +142,7 @@ export function assess(manager: ManagerFacts, now: number, rules: AssessmentRule
     manager,
     status,
     suspect: suspects > 0 && suspects === connections.length,
+    hasOutputUnderWay,
     inactiveSince: status === 'inactive' ? inactiveSince : undefined,
     silentForMs: Math.max(0, now - silentSince),
   };

@@ -124,6 +124,11 @@ export class Heartbeat {
     if (missedPongs === 0) this.preservation.noteSilence();
   }
 
+  /** A probe has pinged the connection: that is the first ping of the heartbeat, and the next look's ping repeats it. */
+  noteProbe(connection: Connection): void {
+    connection.quietLooks = Math.max(connection.quietLooks, LAST_QUIET_LOOK);
+  }
+
   start(visitor: HeartbeatVisitor): void {
     this.visitor = visitor;
     this.nextSlotAt = this.clock.now() + this.wheel.tickMs;
@@ -262,7 +267,9 @@ export class Heartbeat {
     }
     // We are not reading, so silence says nothing.
     if (transport.paused) return;
-    if (!this.lookForBytes(connection)) this.countSilence(connection);
+    const wasHeard = this.lookForBytes(connection);
+    connection.writtenSeen = transport.bytesWritten;
+    if (!wasHeard) this.countSilence(connection);
     if (connection.detached) return;
     const { bufferedAmount } = transport;
     this.registry.noteBuffered(connection, bufferedAmount);
@@ -286,8 +293,7 @@ export class Heartbeat {
       this.countUnanswered(connection);
     } else {
       const drained = transport.bytesWritten - bytesQueued;
-      // One large message is one write for Node, however long the peer takes to read it.
-      const taken = transport.bytesTaken ?? drained;
+      const taken = connection.takenBytes;
       connection.drainedSeen ??= taken;
       if (taken === connection.drainedSeen) connection.stalledLooks++;
       else connection.stalledLooks = 0;

@@ -78,7 +78,8 @@ export class ZombieDetectorService implements HeartbeatVisitor {
 
   /**
    * Asks all of a user's connections at once, and waits until all have answered or `heartbeat.probeTimeoutMs` is
-   * over. Who has not sent a byte by then is a suspect.
+   * over. A connection that has not sent a byte by then is a suspect. That is no proof: the network, a download or a busy
+   * phone may take longer. The ping counts as the heartbeat's first one, which finds the proof.
    *
    * A round that started before the call would prove nothing: who answered it may have frozen since. So a call
    * starts a round of its own, or shares the next one, at most {@link ROUND_SPACING_MS} later.
@@ -91,19 +92,6 @@ export class ZombieDetectorService implements HeartbeatVisitor {
     const done = this.startRound(user, startsAt - now);
     this.rounds.set(user, { startsAt, done });
     return done;
-  }
-
-  /** Asks the user's suspects once more. Who misses again is proven dead; returns those. */
-  async confirmSuspects(user: UserRecord): Promise<Connection[]> {
-    const suspects = connectionsOf(user).filter((connection) => connection.suspectedAt !== undefined);
-    // A ping that waits in our own queue, behind an answer that is being read, has asked nobody anything. The one before
-    // has been with the kernel for all of the time that there was to answer.
-    const asked = new Set(suspects.filter(wasAsked));
-    const silent = (await this.ask(suspects)).filter(
-      (connection) => asked.has(connection) && wasAsked(connection),
-    );
-    for (const connection of silent) connection.provenBy ??= 'missed_pongs';
-    return silent;
   }
 
   noteProof(connection: Connection): void {
@@ -148,7 +136,7 @@ export class ZombieDetectorService implements HeartbeatVisitor {
         type: 'suspected',
         ...connection.manager.identity,
         connectionId: connection.id,
-        signal: 'missed_pongs',
+        signal: 'missed_probe',
       });
     }
   }
@@ -191,6 +179,7 @@ export class ZombieDetectorService implements HeartbeatVisitor {
       connection.lookForBytes();
       connection.onHeard(onHeard);
       connection.ping();
+      this.heartbeat.noteProbe(connection);
     }
     await new Promise<void>((resolve) => {
       const stop = () => {
@@ -267,9 +256,4 @@ function connectionsOf(user: UserRecord): Connection[] {
 
 function isAskable({ state, paused }: Connection['transport']): boolean {
   return state === 'open' && !paused;
-}
-
-/** The kernel has taken the last ping. */
-function wasAsked({ transport, pingMark }: Connection): boolean {
-  return transport.bytesWritten - transport.bytesQueued >= pingMark;
 }

@@ -5,11 +5,13 @@ import { CLOSE_REASONS, closingFrame, type DisconnectReason } from '../events/cl
 import type { Ending, Manager } from './manager.js';
 import type { Transport } from './transport.interface.js';
 
-/** A backlog above the limit may last this long before its connection is a slow consumer. */
-const BACKLOG_PATIENCE_MS = 1_000;
-/** ... unless it is this many times the limit. */
-const BACKLOG_HARD_FACTOR = 4;
-/** A timer that comes later than this says that our own loop stood still, and nobody could be written to. */
+/** Unsent bytes above the limit may stay without moving for this long before the connection is a slow consumer. */
+const UNMOVED_MS = 1_000;
+/** With this many times the limit it is one after the first turn in which the socket could be written. */
+const MOST_TIMES_LIMIT = 16;
+/** The close code that `ws` reports for a socket that ended without a close frame. */
+const ABNORMAL_CLOSURE = 1006;
+/** A timer later than this indicates an event-loop stall, in which nothing could be written. */
 const LATE_MS = 100;
 
 /**
@@ -63,6 +65,12 @@ export class Connection implements Due {
   drainedSeen: number | undefined = undefined;
   /** For how many looks in a row it took no more of what there is. */
   stalledLooks = 0;
+  /** The application has sent something since the last inbound byte. */
+  hasUnacknowledgedOutput = false;
+  /** `bytesWritten` at the last close look. */
+  writtenSeen: number;
+  /** `writtenSeen` when the last inbound byte was found: at most one look's output before that byte is counted too. */
+  writtenMark: number;
   /** So many looks its pings have still to be moved forward, that not all of a crowd are pinged together for ever. */
   lead = 0;
   /** It was closing when last looked at. */
@@ -71,14 +79,15 @@ export class Connection implements Due {
   bufferedSeen = 0;
   /** Set when a probe was missed; see `suspected`. */
   suspectedAt: number | undefined = undefined;
-  /** Set when a second probe was missed as well. */
-  provenBy: string | undefined = undefined;
   /** What the application's own detectors say, until they say something else; bytes prove nothing against it. */
   detectedBy: string | undefined;
   /** Who waits for the next byte: the probes that are under way. */
   heardListeners: ((connection: Connection) => void)[] | undefined;
 
-  private overBacklog: boolean | undefined;
+  /** Its unsent bytes are above the limit, and are watched. */
+  private isWatched = false;
+  /** It is judged at the end of this turn. */
+  private isJudgementDue = false;
   private terminateTimer: TimerHandle | undefined;
   private disconnectHooks: Promise<unknown>[] | undefined;
   private told: { readonly promise: Promise<void>; readonly resolve: () => void } | undefined;
@@ -93,6 +102,8 @@ export class Connection implements Due {
     this.openedAt = manager.registry.clock.now();
     this.lastHeardAt = this.openedAt;
     this.bytesSeen = transport.bytesRead;
+    this.writtenSeen = transport.bytesWritten;
+    this.writtenMark = this.writtenSeen;
   }
 
   get id(): string {
@@ -105,6 +116,11 @@ export class Connection implements Due {
 
   get bufferedBytes(): number {
     return this.transport.bufferedAmount;
+  }
+
+  /** Bytes sent since the last inbound byte, as of the last close look. */
+  get unacknowledgedBytes(): number {
+    return this.writtenSeen - this.writtenMark;
   }
 
   /** The session had a connection before this one. */
@@ -144,6 +160,7 @@ export class Connection implements Due {
   noteSent(): void {
     this.manager.registry.counters.messagesOut++;
     this.isCalm = false;
+    this.hasUnacknowledgedOutput = true;
     this.manager.noteActivity();
   }
 
@@ -154,10 +171,10 @@ export class Connection implements Due {
     this.heardSinceLook = true;
     this.missedPongs = 0;
     this.stalledLooks = 0;
+    this.hasUnacknowledgedOutput = false;
     this.pingMark = 0;
     const wasSuspect = this.suspectedAt;
     this.suspectedAt = undefined;
-    this.provenBy = undefined;
     if (this.heardListeners) for (const listener of [...this.heardListeners]) listener(this);
     if (wasSuspect !== undefined && !this.detached) {
       manager.registry.events.report({
@@ -216,6 +233,7 @@ export class Connection implements Due {
       return false;
     }
     if (!this.heardSinceLook) this.heard();
+    this.writtenMark = this.writtenSeen;
     this.bytesSeen = bytesRead;
     this.bytesCame = false;
     this.heardSinceLook = false;
@@ -224,33 +242,50 @@ export class Connection implements Due {
     return true;
   }
 
+  /**
+   * Called after each send and at close looks. A connection is a slow consumer if its unsent bytes do not move; they are
+   * judged after the turn that sent them, never within it: a message, or a burst, that the client reads is delivered.
+   */
   checkBacklog(): void {
+    const { bufferedAmount } = this.transport;
     const limit = this.manager.registry.options.limits.maxBufferedBytes;
-    const buffered = this.transport.bufferedAmount;
-    if (buffered <= limit) return;
-    if (buffered > limit * BACKLOG_HARD_FACTOR) {
-      this.end({ reason: 'slow_consumer' });
-    } else if (!this.overBacklog) {
-      this.overBacklog = true;
-      this.watchBacklog(limit);
-    }
+    if (bufferedAmount <= limit || this.isJudgementDue) return;
+    if (this.isWatched && bufferedAmount <= MOST_TIMES_LIMIT * limit) return;
+    this.isJudgementDue = true;
+    const { clock } = this.manager.registry;
+    // After a send from a socket's own event the first callback comes without a chance to write; the second has had one.
+    clock.afterReads(() => clock.afterReads(() => this.judgeBacklog(limit)));
   }
 
-  /** Gives the peer a moment of ours to read in: a moment in which our own loop stood still was none. */
+  private judgeBacklog(limit: number): void {
+    this.isJudgementDue = false;
+    if (this.transport.bufferedAmount > MOST_TIMES_LIMIT * limit) this.end({ reason: 'slow_consumer' });
+    else if (!this.isWatched) this.watchBacklog(limit);
+  }
+
+  /** Ends the connection once its unsent bytes have stayed above the limit for a second and the kernel took none. */
   private watchBacklog(limit: number): void {
+    const { bufferedAmount } = this.transport;
+    this.isWatched = !this.detached && bufferedAmount > limit;
+    if (!this.isWatched) return;
     const { clock } = this.manager.registry;
     const startedAt = clock.now();
-    const look = (wasLate: boolean) => {
-      const isOver = !this.detached && this.transport.bufferedAmount > limit;
-      if (isOver && wasLate) return this.watchBacklog(limit);
-      this.overBacklog = false;
-      if (isOver) this.end({ reason: 'slow_consumer' });
-    };
+    const takenBefore = this.takenBytes;
     clock.setTimeout(() => {
-      const wasLate = clock.now() - startedAt > BACKLOG_PATIENCE_MS + LATE_MS;
+      const wasLate = clock.now() - startedAt > UNMOVED_MS + LATE_MS;
       // What the peer has read meanwhile is known when the loop has come round to the sockets.
-      clock.afterReads(() => look(wasLate));
-    }, BACKLOG_PATIENCE_MS);
+      clock.afterReads(() => {
+        const isUnmoved = this.takenBytes === takenBefore && this.transport.bufferedAmount >= bufferedAmount;
+        if (isUnmoved && !wasLate) this.end({ reason: 'slow_consumer' });
+        else this.watchBacklog(limit);
+      });
+    }, UNMOVED_MS);
+  }
+
+  /** Bytes that the kernel has taken, also of a write that is half done: Node counts one large message as one write. */
+  get takenBytes(): number {
+    const { transport } = this;
+    return transport.bytesTaken ?? transport.bytesWritten - transport.bytesQueued;
   }
 
   /** Ends this connection: no longer counted from here on, then the goodbye, then the socket. Idempotent. */
@@ -282,6 +317,8 @@ export class Connection implements Due {
   /** The socket is closed. Called by the transport, once, before the application hears of it. */
   noteClosed(code: number, reason: string): void {
     this.closed = { code, reason };
+    // A close frame is an inbound byte like any other.
+    if (code !== ABNORMAL_CLOSURE && !this.detached) this.lastHeardAt = this.manager.registry.clock.now();
     this.transport.letGo?.();
     if (this.terminateTimer) this.manager.registry.clock.clearTimeout(this.terminateTimer);
     if (!this.detached) this.manager.detach(this, { reason: 'left', code });

@@ -35,6 +35,8 @@ export class ManagerRegistry {
   private readonly managers = new Map<string, Manager>();
   private readonly users = new Map<string, UserRecord>();
   private readonly pressured = new Set<UserRecord>();
+  /** The same for users whose limit is so small that no threshold applies: a crowd where everybody's limit is one. */
+  private readonly pressuredSmall = new Set<UserRecord>();
   private readonly full = new Set<UserRecord>();
   private readonly byStatus: Record<ManagerStatus, number> = {
     healthy: 0,
@@ -101,9 +103,15 @@ export class ManagerRegistry {
     return this.byStatus;
   }
 
-  /** Users at or above the first threshold, a handful of everybody. */
+  /** Users to whom the thresholds apply and that are at or above the first one: a handful of all. */
   get usersUnderPressure(): ReadonlySet<UserRecord> {
     return this.pressured;
+  }
+
+  /** All users at or above the first threshold, also those with a limit too small for cleanup by pressure. */
+  *usersAbovePressure(): IterableIterator<UserRecord> {
+    yield* this.pressured;
+    yield* this.pressuredSmall;
   }
 
   get usersAtLimit(): ReadonlySet<UserRecord> {
@@ -169,7 +177,9 @@ export class ManagerRegistry {
   /** The user's limit or count changed: sorts the user among those under pressure, or not. */
   pressureChanged(user: UserRecord): void {
     const { pressure } = user;
-    toggle(this.pressured, user, pressure >= this.options.cleanup.proactiveThreshold);
+    const isPressured = pressure >= this.options.cleanup.proactiveThreshold;
+    toggle(this.pressured, user, isPressured && user.hasThresholds);
+    toggle(this.pressuredSmall, user, isPressured && !user.hasThresholds);
     toggle(this.full, user, pressure >= 1);
   }
 
@@ -212,6 +222,7 @@ export class ManagerRegistry {
     this.users.delete(user.userId);
     this.unused.cancel(user);
     toggle(this.pressured, user, false);
+    toggle(this.pressuredSmall, user, false);
     toggle(this.full, user, false);
     for (const listener of this.listeners.userForgotten) listener(user);
   }

@@ -44,6 +44,8 @@ export class Manager implements Due {
   status: ManagerStatus = 'unknown';
   /** Since when it has no connection; undefined while it has one, or before the first. */
   leftAt: number | undefined;
+  /** Last inbound byte of the connections that have detached; undefined: none has. */
+  lastHeardAt: number | undefined;
   /** Set when it ended. */
   endedBy: EndReason | undefined;
   readonly sessionKey: string | undefined;
@@ -296,6 +298,7 @@ export class Manager implements Due {
 
   private dropConnection(connection: Connection, ending: Ending, managerEnded: boolean): void {
     connection.detached = true;
+    this.lastHeardAt = Math.max(this.lastHeardAt ?? connection.lastHeardAt, connection.lastHeardAt);
     this.registry.connectionRemoved(connection);
     const { events } = this.registry;
     if (!events.hears('detached')) return;

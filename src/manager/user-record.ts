@@ -2,6 +2,9 @@ import { type Due, NOT_QUEUED } from '../clock/due-queue.js';
 import type { Manager } from './manager.js';
 import { OneOrMany } from './one-or-many.js';
 
+/** With fewer slots than this, one or two sessions are above every threshold, and pressure says nothing. */
+const LEAST_SLOTS_FOR_THRESHOLDS = 4;
+
 /** What is known of one user on this node: the managers, and nothing that could drift from them. */
 export class UserRecord implements Due {
   dueTick = NOT_QUEUED;
@@ -23,6 +26,11 @@ export class UserRecord implements Due {
   /** Managers / limit. */
   get pressure(): number {
     return Math.max(this.managers.size, this.countEverywhere ?? 0) / (this.limit ?? Number.POSITIVE_INFINITY);
+  }
+
+  /** Whether the thresholds of cleanup apply to the user's limit. */
+  get hasThresholds(): boolean {
+    return (this.limit ?? 0) >= LEAST_SLOTS_FOR_THRESHOLDS;
   }
 
   get isUnused(): boolean {

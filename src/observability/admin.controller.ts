@@ -64,7 +64,7 @@ export class AdminController {
     const least = numberFrom('minPressure', minPressure, 0, 'a number from 0', (value) => value >= 0);
     const most = numberFrom('limit', limit, DEFAULT_USERS, `a whole number from 1 to ${MOST_USERS}`, isCount);
     const isOnlyPressured = least >= this.options.cleanup.proactiveThreshold;
-    const users = isOnlyPressured ? this.registry.usersUnderPressure : this.registry.allUsers;
+    const users = isOnlyPressured ? this.registry.usersAbovePressure() : this.registry.allUsers;
     return [...users]
       .filter((user) => user.managers.size > 0 && user.pressure >= least)
       .sort((a, b) => b.pressure - a.pressure)

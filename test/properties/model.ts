@@ -72,7 +72,6 @@ export class Model {
       state !== 'open' ||
       connection.missedPongs >= this.setting.missed ||
       connection.stalledLooks >= STALLED ||
-      connection.provenBy !== undefined ||
       connection.detectedBy !== undefined
     );
   }

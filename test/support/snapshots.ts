@@ -7,6 +7,7 @@ export const RULES: AssessmentRules = {
   graceMs: 5_000,
   resumeWindowMs: 30_000,
   missedBeforeZombie: 2,
+  lookMs: 3_750,
   maxBufferedBytes: 1_000_000,
 };
 
@@ -20,7 +21,9 @@ export function aConnection(more: Partial<ConnectionFacts> = {}): ConnectionFact
     missedPongs: 0,
     stalledLooks: 0,
     suspectedAt: undefined,
-    provenBy: undefined,
+    quietLooks: 0,
+    hasUnacknowledgedOutput: false,
+    unacknowledgedBytes: 0,
     detectedBy: undefined,
     bufferedBytes: 0,
     ...more,
@@ -37,6 +40,7 @@ export function aManager(more: Partial<ManagerFacts> = {}): ManagerFacts {
     createdAt: NOW - 60_000,
     lastActivityAt: NOW,
     leftAt: undefined,
+    lastHeardAt: undefined,
     neverAttached: false,
     connections: [aConnection()],
     ...more,

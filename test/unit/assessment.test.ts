@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import {
   assess,
+  type ConnectionFacts,
   evidenceOf,
   type ManagerFacts,
   proofOf,
@@ -13,24 +14,67 @@ import { aConnection, aManager, NOW, RULES } from '../support/snapshots.js';
 const statusOf = (more: Partial<ManagerFacts>) => assess(aManager(more), NOW, RULES).status;
 const scoreAt = (now: number, more: Partial<ManagerFacts> = {}) =>
   scoreOf(assess(aManager(more), now, RULES), now, RULES);
-const dead = () => aConnection({ missedPongs: 2 });
+/** As the heartbeat leaves it after so many unanswered pings: the last one has had its time. */
+const unanswered = (pings: number, more: Partial<ConnectionFacts> = {}) =>
+  ({ missedPongs: pings, quietLooks: 4 * pings + 2, ...more }) as const;
+const dead = () => aConnection(unanswered(2));
 
 describe('proof', () => {
   it.each([
     ['nothing', {}, undefined],
     ['a closing socket', { state: 'closing' }, 'closed_socket'],
     ['a closed socket', { state: 'closed' }, 'closed_socket'],
-    ['one missed pong', { missedPongs: 1 }, undefined],
-    ['two missed pongs', { missedPongs: 2 }, 'missed_pongs'],
-    ['two missed pongs and never a byte', { missedPongs: 2, confirmed: false }, 'never_completed'],
+    ['one missed pong', unanswered(1), undefined],
+    ['two missed pongs', unanswered(2), 'missed_pongs'],
+    ['two missed pongs and never a byte', unanswered(2, { confirmed: false }), 'never_completed'],
+    ['output that the peer has acknowledged', unanswered(2, { unacknowledgedBytes: 1e6 }), 'missed_pongs'],
     ['output that stands still for two heartbeats', { stalledLooks: STALLED_LOOKS }, 'stalled_output'],
     ['output that stands still for less', { stalledLooks: STALLED_LOOKS - 1 }, undefined],
-    ['a verdict', { provenBy: 'missed_pongs' }, 'missed_pongs'],
     ['a detector', { detectedBy: 'signed_out' }, 'signed_out'],
-    ['a suspicion', { suspectedAt: NOW }, undefined],
+    ['a missed probe', { suspectedAt: NOW }, undefined],
     ['hours of silence', { lastHeardAt: NOW - 9e6 }, undefined],
   ] as const)('%s', (_, more, signal) => {
     expect(proofOf(aConnection(more), RULES)).toBe(signal);
+  });
+});
+
+describe('output under way', () => {
+  const withOutput = (bytes: number, more: Partial<ConnectionFacts>) =>
+    proofOf(aConnection({ hasUnacknowledgedOutput: true, unacknowledgedBytes: bytes, ...more }), RULES);
+  /** Looks beyond those that prove a connection without output. */
+  const extended = (looks: number) => ({ missedPongs: 9, quietLooks: 10 + looks });
+
+  it.each([
+    [0, 0],
+    [1, 1],
+    [60 * 1024, 1],
+    [60 * 1024 + 1, 2],
+    [120 * 1024, 2],
+    [960 * 1024, 16],
+    [100 * 1024 * 1024, 16],
+  ])('of %i bytes extends the time for an answer by %i liveness checks', (bytes, looks) => {
+    if (looks > 0) expect(withOutput(bytes, extended(looks - 1))).toBeUndefined();
+    expect(withOutput(bytes, extended(looks))).toBe('missed_pongs');
+  });
+
+  it('extends the time of output that does not move as well', () => {
+    expect(withOutput(960 * 1024, { stalledLooks: STALLED_LOOKS + 15 })).toBeUndefined();
+    expect(withOutput(960 * 1024, { stalledLooks: STALLED_LOOKS + 16 })).toBe('stalled_output');
+  });
+
+  it('adds at most a minute, with any interval', () => {
+    const rules = { ...RULES, lookMs: 250 };
+    const facts = { hasUnacknowledgedOutput: true, unacknowledgedBytes: 1e9, missedPongs: 9 };
+    expect(proofOf(aConnection({ ...facts, quietLooks: 10 + 239 }), rules)).toBeUndefined();
+    expect(proofOf(aConnection({ ...facts, quietLooks: 10 + 240 }), rules)).toBe('missed_pongs');
+  });
+
+  it('is reported of a session unless its connection is dead', () => {
+    const busy = aConnection({ hasUnacknowledgedOutput: true, suspectedAt: NOW });
+    expect(assess(aManager({ connections: [busy] }), NOW, RULES).hasOutputUnderWay).toBe(true);
+    const gone = aConnection({ hasUnacknowledgedOutput: true, state: 'closed' });
+    expect(assess(aManager({ connections: [gone] }), NOW, RULES).hasOutputUnderWay).toBe(false);
+    expect(assess(aManager(), NOW, RULES).hasOutputUnderWay).toBe(false);
   });
 });
 

@@ -2,7 +2,7 @@ import { describe, expect, it, vi } from 'vitest';
 import { CleanupRun } from '../../src/cleanup/cleanup-run.js';
 import type { CleanupLevel } from '../../src/events/vocabulary.js';
 import type { Manager } from '../../src/manager/manager.js';
-import { Core, type CoreOptions, type Past } from '../support/core.js';
+import { Core, type CoreOptions, type Past, type Placed } from '../support/core.js';
 
 const WINDOW_MS = 30_000;
 const LIVE = { userId: 'alice', openedAgoMs: 60_000, activeAgoMs: 1_000 } as const;
@@ -136,24 +136,36 @@ describe('a cleanup in the background', () => {
     return { core, user: manager.user };
   }
 
-  it('probes at the level aggressive, asks the suspects once more, and ends who misses again', async () => {
+  it('probes at the level aggressive, makes suspects of the silent connections, and closes none', async () => {
     const { core, user } = await withSilent();
-    const asked = core.cleanup.clean(user, 'aggressive', 'scheduled');
-    await core.clock.advance(1_999);
+    for (let run = 0; run < 5; run++) {
+      const asked = core.cleanup.clean(user, 'aggressive', 'scheduled');
+      await core.clock.advance(1_000);
+      expect(await asked).toMatchObject({ freed: 0, outcome: 'nothing_to_do', durationMs: 1_000 });
+    }
+    expect(core.reportedOf('suspected')).toHaveLength(3);
     expect(user.managers.size).toBe(4);
-    await core.clock.advance(1);
-    expect(await asked).toMatchObject({ level: 'aggressive', freed: 3, outcome: 'freed', durationMs: 2_000 });
+    expect(core.reportedOf('zombie_detected')).toEqual([]);
+    expect(core.reportedOf('evicted')).toEqual([]);
+  });
+
+  it('leaves the suspects to the heartbeat, which proves them dead', async () => {
+    const core = await Core.start({ cleanup: { intervalMs: 3_600_000 } });
+    const silent = core.placeMany(3, { ...LIVE, connection: 'silent' });
+    core.place(LIVE);
+    const [
+      {
+        manager: { user },
+      },
+    ] = silent as [Placed, ...Placed[]];
+    void core.cleanup.clean(user, 'aggressive', 'scheduled');
+    await core.clock.advance(30_100);
+    expect(user.managers.size).toBe(1);
     expect(core.reportedOf('zombie_detected').map(({ wasSuspect }) => wasSuspect)).toEqual([
       true,
       true,
       true,
     ]);
-    expect(core.reportedOf('cleanup_finished')).toMatchObject([
-      { level: 'aggressive', trigger: 'scheduled', examined: 4, freed: 3, durationMs: 2_000 },
-    ]);
-    expect(core.reportedOf('evicted')).toMatchObject(
-      Array.from({ length: 3 }, () => ({ reason: 'no_pong', level: 'aggressive', trigger: 'scheduled' })),
-    );
   });
 
   it.each<CleanupLevel>(['conservative', 'moderate'])('asks nobody at the level %s', async (level) => {
@@ -199,7 +211,7 @@ describe('a cleanup in the background', () => {
     probe.mockRestore();
     const asked = core.cleanup.clean(user, 'aggressive', 'scheduled');
     await core.clock.advance(3_000);
-    expect(await asked).toMatchObject({ freed: 3 });
+    expect(await asked).toMatchObject({ outcome: 'nothing_to_do', durationMs: 1_000 });
   });
 
   it.each([
@@ -274,15 +286,29 @@ describe('the sweep', () => {
   });
 
   it('looks after fifty users at a time', async () => {
-    const core = await Core.start({ ...QUIET, limits: { managersPerUser: 1 } });
-    core.placeMany(51, (i) => ({ ...LIVE, userId: `user-${i}`, connection: 'silent', sessionKey: `${i}` }));
+    const core = await Core.start({ ...QUIET, limits: { managersPerUser: 4 } });
+    core.placeMany(4 * 51, (i) => ({ ...LIVE, userId: `user-${i % 51}`, connection: 'silent' }));
     void core.cleanup.sweep();
     await core.clock.advance(1_999);
-    expect(core.reportedOf('suspected')).toHaveLength(50);
-    await core.clock.advance(2_001);
-    expect(core.reportedOf('suspected')).toHaveLength(51);
-    expect(core.reportedOf('sweep_finished')).toMatchObject([{ users: 51, durationMs: 4_000 }]);
+    expect(core.reportedOf('suspected')).toHaveLength(4 * 50);
+    await core.clock.advance(1);
+    expect(core.reportedOf('suspected')).toHaveLength(4 * 51);
+    expect(core.reportedOf('sweep_finished')).toMatchObject([{ users: 51, durationMs: 2_000 }]);
   });
+
+  it.each([1, 2, 3])(
+    'does not probe a user with a limit of %i, which pressure says nothing about',
+    async (limit) => {
+      const core = await Core.start({ ...QUIET, limits: { managersPerUser: limit } });
+      const placed = core.placeMany(limit, { ...LIVE, connection: 'silent' });
+      void core.cleanup.sweep();
+      core.cleanup.startProactive(placed[0]?.manager.user as never);
+      await core.clock.advance(10_000);
+      expect(placed.map(({ socket }) => socket?.pings)).toEqual(placed.map(() => 0));
+      expect(core.reportedOf('sweep_finished')).toMatchObject([{ users: 0 }]);
+      expect(core.count('alice')).toBe(limit);
+    },
+  );
 });
 
 describe('room for a newcomer', () => {
@@ -314,7 +340,7 @@ describe('room for a newcomer', () => {
     expect(core.reportedOf('cleanup_finished')).toMatchObject([{ level: 'moderate', freed: 1 }]);
   });
 
-  it('costs a suspect, who is called a zombie then, and an idle session, who is not', async () => {
+  it('costs a suspect, of which nothing is proven, before an idle session', async () => {
     const core = await Core.start(QUIET);
     const suspect = core.place({ ...LIVE, connection: 'silent' });
     void core.detector.probe(suspect.manager.user);
@@ -327,9 +353,24 @@ describe('room for a newcomer', () => {
       [suspect.manager.id, 'no_pong'],
       [idle.manager.id, 'evicted'],
     ]);
-    expect(core.reportedOf('zombie_detected')).toMatchObject([
-      { managerId: suspect.manager.id, wasSuspect: true, evidence: { signal: 'missed_pongs' } },
-    ]);
+    expect(core.reportedOf('evicted')).toMatchObject([{ evidence: { signal: 'missed_probe' } }, {}]);
+    expect(core.reportedOf('zombie_detected')).toEqual([]);
+  });
+
+  it('costs a suspect without unacknowledged output first, and among equals the longest silent', async () => {
+    const core = await Core.start(QUIET);
+    const silent = (activeAgoMs: number) => core.place({ ...LIVE, activeAgoMs, connection: 'silent' });
+    const downloading = silent(9_000);
+    const [short, long] = [silent(3_000), silent(6_000)];
+    downloading.manager.send('part', 'x'.repeat(1_000));
+    void core.detector.probe(downloading.manager.user);
+    await core.clock.advance(1_000);
+    for (let i = 0; i < 3; i++) {
+      void core.cleanup.makeRoom(downloading.manager.user, room);
+      await core.clock.settle();
+    }
+    const order = core.reportedOf('evicted').map(({ managerId }) => managerId);
+    expect(order).toEqual([long, short, downloading].map(({ manager }) => manager.id));
   });
 
   it('is not there before as much is free as is needed', async () => {
@@ -506,12 +547,15 @@ describe('a user of whom nothing is left', () => {
 });
 
 describe('a session of two connections, of which one is frozen', () => {
-  it('loses that one to a cleanup that asks, and goes on with the other', async () => {
-    const core = await Core.start(QUIET);
+  it('loses that one to the heartbeat, and continues with the other', async () => {
+    const core = await Core.start({ cleanup: { intervalMs: 3_600_000 } });
     const { manager, socket } = core.place(LIVE);
     core.attach(manager, 'silent');
     void core.cleanup.clean(manager.user, 'aggressive', 'scheduled');
     await core.clock.advance(2_000);
+    expect(manager.connections).toHaveLength(2);
+    await core.clock.advance(28_100);
+    expect(core.reportedOf('zombie_detected')).toMatchObject([{ managerEnds: false }]);
     expect(manager.connections).toEqual([socket?.connection]);
     expect(core.reportedOf('zombie_detected')).toHaveLength(1);
     expect(core.reportedOf('evicted')).toEqual([]);

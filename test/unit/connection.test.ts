@@ -102,6 +102,64 @@ describe('a backlog above the limit', () => {
     },
   );
 
+  it.each([1_001, 15_900])(
+    'of %i bytes is judged neither within the turn that sent it nor before a second',
+    async (bytes) => {
+      const core = await Core.start(LIMITS);
+      const { manager, socket } = core.place({ userId: 'alice' });
+      if (!socket) return expect.unreachable();
+      socket.isStuck = true;
+      for (let i = 0; i < 10; i++) socket.connection.send('x'.repeat(bytes / 10));
+      expect(manager.isOpen).toBe(true);
+      await core.clock.advance(900);
+      expect(manager.isOpen).toBe(true);
+    },
+  );
+
+  it('of more than sixteen times the limit ends its connection after the turn, whenever it comes to that', async () => {
+    for (const before of [0, 2_000]) {
+      const core = await Core.start(LIMITS);
+      const { manager, socket } = core.place({ userId: 'alice' });
+      if (!socket) return expect.unreachable();
+      socket.isStuck = true;
+      if (before > 0) socket.connection.send('x'.repeat(before));
+      await core.clock.advance(300);
+      socket.connection.send('x'.repeat(16_001));
+      expect(manager.isOpen).toBe(true);
+      await core.clock.settle();
+      expect(core.reportedOf('detached')).toMatchObject([{ reason: 'slow_consumer' }]);
+    }
+  });
+
+  it('of more than sixteen times the limit that is written by the end of the turn costs nothing', async () => {
+    const core = await Core.start(LIMITS);
+    const { manager, socket } = core.place({ userId: 'alice' });
+    if (!socket) return expect.unreachable();
+    socket.isStuck = true;
+    socket.connection.send('x'.repeat(1_000_000));
+    core.clock.io(() => Object.assign(socket, { isStuck: false, bufferedAmount: 0, bytesQueued: 0 }));
+    await core.clock.advance(3_000);
+    expect(manager.isOpen).toBe(true);
+  });
+
+  it('that the kernel takes from, a little every second, may stay', async () => {
+    const core = await Core.start(LIMITS);
+    const { manager, socket } = core.place({ userId: 'alice' });
+    if (!socket) return expect.unreachable();
+    socket.isStuck = true;
+    socket.connection.send('x'.repeat(10_000));
+    for (let i = 0; i < 20; i++) {
+      await core.clock.advance(900);
+      // The application goes on sending: what counts is that the kernel takes some of it.
+      socket.connection.send('x'.repeat(100));
+      socket.bytesQueued -= 1;
+      socket.bufferedAmount -= 1;
+      expect(manager.isOpen).toBe(true);
+    }
+    await core.clock.advance(2_001);
+    expect(core.reportedOf('detached')).toMatchObject([{ reason: 'slow_consumer' }]);
+  });
+
   it('that is still there a second later, of which we stood still for none, ends its connection', async () => {
     const core = await Core.start(LIMITS);
     const { manager, socket } = core.place({ userId: 'alice' });

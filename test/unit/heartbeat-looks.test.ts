@@ -162,8 +162,11 @@ describe('what the heartbeat sees on its way', () => {
   it('is a backlog that was sent around us', async () => {
     const core = await Core.start({ ...heartbeat(1_000), limits: { maxBufferedBytes: 100 } });
     const { socket } = core.place({ userId: 'alice' });
-    Object.assign(socket as FakeSocket, { bufferedAmount: 101 });
-    await core.clock.advance(1_600);
+    Object.assign(socket as FakeSocket, { isStuck: true });
+    socket?.send('x'.repeat(101));
+    await core.clock.advance(400);
+    expect(socket?.closeAsked).toBeUndefined();
+    await core.clock.advance(1_200);
     expect(socket?.closeAsked?.code).toBe(4108);
   });
 

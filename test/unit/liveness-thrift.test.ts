@@ -202,47 +202,6 @@ describe('@WebSocketDetector()', () => {
   });
 });
 
-describe('a suspect whose second question still waits in our own queue', () => {
-  it('is not proven dead by it, until the kernel has taken it', async () => {
-    const core = await Core.start(QUIET);
-    const { manager, socket } = core.place({ ...LIVE, connection: 'silent' });
-    if (!socket) return expect.unreachable();
-    void core.detector.probe(manager.user);
-    await core.clock.advance(1_000);
-    socket.isStuck = true;
-    socket.send('x'.repeat(1_000));
-    const ask = async () => {
-      const confirmed = core.detector.confirmSuspects(manager.user);
-      await core.clock.advance(1_000);
-      return confirmed;
-    };
-    expect(await ask()).toEqual([]);
-    expect(core.detector.proofOf(socket.connection)).toBeUndefined();
-    socket.isStuck = false;
-    socket.bytesQueued = 0;
-    expect(await ask()).toEqual([socket.connection]);
-    expect(core.detector.proofOf(socket.connection)).toBe('missed_pongs');
-  });
-
-  it('nor by one that the kernel has taken just before its time was over', async () => {
-    const core = await Core.start(QUIET);
-    const { manager, socket } = core.place({ ...LIVE, connection: 'silent' });
-    if (!socket) return expect.unreachable();
-    socket.isStuck = true;
-    socket.send('x'.repeat(1_000));
-    void core.detector.probe(manager.user);
-    await core.clock.advance(1_000);
-    expect(socket.connection.suspectedAt).toBeDefined();
-    const confirmed = core.detector.confirmSuspects(manager.user);
-    await core.clock.advance(950);
-    socket.isStuck = false;
-    socket.bytesQueued = 0;
-    await core.clock.advance(50);
-    expect(await confirmed).toEqual([]);
-    expect(core.detector.proofOf(socket.connection)).toBeUndefined();
-  });
-});
-
 describe('a crowd that falls silent to a probe', () => {
   it('counts as silent once, by the probe or by the heartbeat', async () => {
     const core = await Core.start({ ...heartbeat(15_000), limits: { managersPerUser: 1_000 } });

@@ -271,7 +271,9 @@ describe('what the server sends', () => {
     core = await Core.start({ limits: { maxBufferedBytes: 1_000 } });
     const { server, client, connection } = await connect();
     client.pause();
-    for (let i = 0; i < 100 && !connection.detached; i++) server.send('x'.repeat(100_000));
+    for (let i = 0; i < 100; i++) server.send('x'.repeat(100_000));
+    expect(connection.detached).toBe(false);
+    await core.clock.settle();
     expect(connection.detached).toBe(true);
     expect(core.reported.find(({ type }) => type === 'detached')).toMatchObject({ reason: 'slow_consumer' });
   });

@@ -42,11 +42,16 @@ describe('levelFor', () => {
     [1, 'aggressive'],
     [1.5, 'aggressive'],
   ] as const)('%f asks for %s', (pressure, level) => {
-    expect(levelFor(pressure, THRESHOLDS)).toBe(level);
+    expect(levelFor({ pressure, hasThresholds: true }, THRESHOLDS)).toBe(level);
   });
 
   it('never asks for force', () => {
-    for (let count = 0; count <= 40; count++) expect(levelFor(count / 20, THRESHOLDS)).not.toBe('force');
+    for (let count = 0; count <= 40; count++)
+      expect(levelFor({ pressure: count / 20, hasThresholds: true }, THRESHOLDS)).not.toBe('force');
+  });
+
+  it('asks for none where the thresholds do not apply', () => {
+    expect(levelFor({ pressure: 1, hasThresholds: false }, THRESHOLDS)).toBeUndefined();
   });
 });
 

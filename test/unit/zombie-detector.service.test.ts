@@ -49,7 +49,7 @@ describe('a probe', () => {
         userId: 'alice',
         managerId: managers[0]?.id,
         connectionId: sockets[0]?.connection.id,
-        signal: 'missed_pongs',
+        signal: 'missed_probe',
       },
     ]);
     const suspectedAt = sockets[0]?.connection.suspectedAt;
@@ -162,24 +162,72 @@ describe('a probe', () => {
   });
 });
 
-describe('the second question', () => {
-  it('goes to the suspects alone; who misses it too is proven dead, who answers has recovered', async () => {
-    const { core, sockets, user, probe, suspects } = await withPeers('silent', 'silent', 'answers');
-    probe();
-    await core.clock.advance(PROBE_MS);
-    const confirmed = core.detector.confirmSuspects(user);
-    await core.clock.advance(200);
-    sockets[1]?.become('answers');
-    await core.clock.advance(PROBE_MS - 200);
-    expect(await confirmed).toEqual([sockets[0]?.connection]);
-    expect(suspects()).toEqual([true, false, false]);
-    expect(sockets.map(({ connection }) => core.detector.proofOf(connection))).toEqual([
-      'missed_pongs',
-      undefined,
-      undefined,
+describe('a suspect', () => {
+  const INTERVAL = 15_000;
+
+  /** Probes at once, and returns when the connection was proven dead, in milliseconds after the probe. */
+  async function provenAfter(silentForMs: number, more: CoreOptions = {}): Promise<number | undefined> {
+    const core = await Core.start({ ...more, cleanup: { intervalMs: 3_600_000 } });
+    const { manager, socket } = core.place({ ...LIVE, openedAgoMs: 0 });
+    await core.clock.advance(60_000);
+    socket?.receive();
+    socket?.become('silent');
+    await core.clock.advance(silentForMs);
+    const askedAt = core.clock.now();
+    void core.detector.probe(manager.user);
+    while (manager.isOpen && core.clock.now() < askedAt + 200_000) await core.clock.advance(50);
+    expect(core.reportedOf('zombie_detected')).toMatchObject([
+      { wasSuspect: true, evidence: { signal: 'missed_pongs' }, managerEnds: true },
     ]);
-    expect(core.reportedOf('recovered')).toMatchObject([{ connectionId: sockets[1]?.connection.id }]);
-    expect(sockets[2]?.pings).toBe(1);
+    return core.clock.now() - askedAt;
+  }
+
+  it.each([0, 100, 1_000, 3_700, 3_800, 9_000, 14_000])(
+    'that fell silent %i ms before the probe is proven dead within the heartbeats that follow, and no sooner',
+    async (silentForMs) => {
+      const after = await provenAfter(silentForMs);
+      expect(after).toBeGreaterThanOrEqual(2 * INTERVAL - INTERVAL / 4 - silentForMs);
+      expect(after).toBeLessThanOrEqual(2 * INTERVAL + 100);
+    },
+  );
+
+  it.each([1, 3])('needs as many unanswered pings as the option says: %i', async (missedBeforeZombie) => {
+    const after = await provenAfter(1_000, { heartbeat: { missedBeforeZombie } });
+    expect(after).toBeGreaterThanOrEqual(missedBeforeZombie * INTERVAL - INTERVAL / 4 - 1_000);
+    expect(after).toBeLessThanOrEqual(missedBeforeZombie * INTERVAL + 100);
+  });
+
+  it('that answers within the time of the heartbeat has recovered, however often it is probed', async () => {
+    const core = await Core.start({ cleanup: { intervalMs: 3_600_000 } });
+    const { manager, socket } = core.place({
+      ...LIVE,
+      openedAgoMs: 0,
+      connection: { answersAfterMs: 26_000 },
+    });
+    for (let probes = 0; probes < 100; probes++) {
+      void core.detector.probe(manager.user);
+      await core.clock.advance(2_600);
+    }
+    expect(manager.isOpen).toBe(true);
+    expect(socket?.connection.detached).toBe(false);
+    expect(core.reportedOf('recovered').length).toBeGreaterThan(3);
+    expect(core.reportedOf('zombie_detected')).toEqual([]);
+  });
+
+  it('has its pings counted once, however often it is probed', async () => {
+    const core = await Core.start({ cleanup: { intervalMs: 3_600_000 } });
+    const { manager, socket } = core.place({ ...LIVE, openedAgoMs: 0 });
+    await core.clock.advance(60_000);
+    socket?.receive();
+    socket?.become('silent');
+    const silentSince = core.clock.now();
+    while (manager.isOpen && core.clock.now() < silentSince + 200_000) {
+      void core.detector.probe(manager.user);
+      await core.clock.advance(500);
+    }
+    const after = core.clock.now() - silentSince;
+    expect(after).toBeGreaterThanOrEqual(2 * INTERVAL - INTERVAL / 4);
+    expect(after).toBeLessThanOrEqual(2 * INTERVAL + 500);
   });
 });
 
