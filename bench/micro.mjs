@@ -353,7 +353,7 @@ function snapshot(now, i) {
     suspectedAt: undefined,
     quietLooks: 0,
     hasUnacknowledgedOutput: false,
-    unacknowledgedBytes: 0,
+    unreadBytes: 0,
     detectedBy: undefined,
     bufferedBytes: 0,
   };

@@ -1,4 +1,5 @@
 import type { Evidence, ManagerStatus, ZombieSignal } from '../events/vocabulary.js';
+import { SLOWEST_BYTES_PER_SECOND } from '../manager/connection.js';
 import type { ResolvedOptions } from '../options/websocket-manager-options.interface.js';
 
 /** A slot is taken before the handshake, which has this long whatever the grace. */
@@ -9,9 +10,6 @@ export const LOOKS_PER_INTERVAL = 4;
 export const STALLED_LOOKS = 2 * LOOKS_PER_INTERVAL;
 /** A ping is sent at this liveness check of a silent connection; see the heartbeat. */
 export const PING_LOOK = LOOKS_PER_INTERVAL - 1;
-/** Output under way extends the time to answer a ping: a second for each so many bytes, up to the most. */
-const EXTENSION_BYTES_PER_SECOND = 16 * 1024;
-const MOST_EXTENSION_MS = 60_000;
 
 /** What is known of a connection, as it is at this moment. Times are monotonic milliseconds. */
 export interface ConnectionFacts {
@@ -26,8 +24,8 @@ export interface ConnectionFacts {
   readonly stalledLooks: number;
   /** The application has sent something since the last inbound byte. */
   readonly hasUnacknowledgedOutput: boolean;
-  /** Bytes sent since the last inbound byte, as of the last liveness check; at most one check too many. */
-  readonly unacknowledgedBytes: number;
+  /** Output that a peer which reads {@link SLOWEST_BYTES_PER_SECOND} may not have read yet. */
+  readonly unreadBytes: number;
   readonly suspectedAt: number | undefined;
   readonly detectedBy: string | undefined;
   readonly bufferedBytes: number;
@@ -108,13 +106,12 @@ export function proofOf(connection: ConnectionFacts, rules: AssessmentRules): Zo
  * Liveness checks that output under way adds to the time for an answer: a pong waits behind the data that was sent
  * before the ping, also behind data in kernel buffers, which cannot be observed.
  */
-function extensionLooks(
-  { hasUnacknowledgedOutput, unacknowledgedBytes }: ConnectionFacts,
-  { lookMs }: AssessmentRules,
-): number {
-  if (!hasUnacknowledgedOutput) return 0;
-  const extensionMs = Math.min((unacknowledgedBytes / EXTENSION_BYTES_PER_SECOND) * 1_000, MOST_EXTENSION_MS);
-  return Math.ceil(extensionMs / lookMs);
+function extensionLooks({ unreadBytes }: ConnectionFacts, { lookMs }: AssessmentRules): number {
+  return Math.ceil((Math.floor(unreadBytes / SLOWEST_BYTES_PER_SECOND) * 1_000) / lookMs);
+}
+
+function hasOutput({ hasUnacknowledgedOutput, unreadBytes }: ConnectionFacts): boolean {
+  return hasUnacknowledgedOutput || unreadBytes >= SLOWEST_BYTES_PER_SECOND;
 }
 
 /** Whether a proof rests on silence alone, and so could be our own fault. */
@@ -132,7 +129,7 @@ export function assess(manager: ManagerFacts, now: number, rules: AssessmentRule
   for (const connection of connections) {
     const isDead = proofOf(connection, rules) !== undefined;
     if (isDead) dead++;
-    else if (connection.hasUnacknowledgedOutput) hasOutputUnderWay = true;
+    else if (hasOutput(connection)) hasOutputUnderWay = true;
     if (isDead || connection.suspectedAt !== undefined) suspects++;
     silentSince = Math.max(silentSince, connection.lastHeardAt);
   }

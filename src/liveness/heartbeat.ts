@@ -2,7 +2,7 @@ import { Inject, Injectable } from '@nestjs/common';
 import { Clock, type TimerHandle } from '../clock/clock.js';
 import { EventStream } from '../events/event-stream.js';
 import { NodeCounters } from '../events/node-counters.js';
-import type { Connection } from '../manager/connection.js';
+import { type Connection, SLOWEST_BYTES_PER_SECOND } from '../manager/connection.js';
 import { ManagerRegistry } from '../manager/manager-registry.js';
 import { RESOLVED_OPTIONS, type ResolvedOptions } from '../options/websocket-manager-options.interface.js';
 import { LOOKS_PER_INTERVAL } from './assessment.js';
@@ -58,6 +58,8 @@ export class Heartbeat {
   private readonly accused: Connection[] = [];
   private tickedAt: number;
   private visitor: HeartbeatVisitor | undefined;
+  /** What the slowest live peer reads between two looks. */
+  private readonly readInOneLook: number;
 
   constructor(
     private readonly clock: Clock,
@@ -74,6 +76,7 @@ export class Heartbeat {
       (active, silent, connections) =>
         this.events.report({ type: 'self_preservation', active, silent, connections }),
     );
+    this.readInOneLook = (SLOWEST_BYTES_PER_SECOND * intervalMs) / LOOKS_PER_INTERVAL / 1_000;
     this.tickedAt = clock.now();
     registry.observe({
       connectionAdded: (connection) => this.add(connection),
@@ -268,7 +271,7 @@ export class Heartbeat {
     // We are not reading, so silence says nothing.
     if (transport.paused) return;
     const wasHeard = this.lookForBytes(connection);
-    connection.writtenSeen = transport.bytesWritten;
+    connection.noteWritten(wasHeard ? this.readInOneLook : 0);
     if (!wasHeard) this.countSilence(connection);
     if (connection.detached) return;
     const { bufferedAmount } = transport;
@@ -278,7 +281,8 @@ export class Heartbeat {
       transport.isAttentive === true &&
       bufferedAmount === 0 &&
       connection.drainedSeen === undefined &&
-      connection.missedPongs === 0;
+      connection.missedPongs === 0 &&
+      connection.unreadBytes < SLOWEST_BYTES_PER_SECOND;
     if (connection.looksToBeat > 0) return;
     connection.looksToBeat = LOOKS_PER_INTERVAL;
     this.visitor?.noteBeat(connection);

@@ -9,6 +9,10 @@ import type { Transport } from './transport.interface.js';
 const UNMOVED_MS = 1_000;
 /** With this many times the limit it is one after the first turn in which the socket could be written. */
 const MOST_TIMES_LIMIT = 16;
+/** The slowest peer that is never taken for dead because its answer waits behind output of ours. */
+export const SLOWEST_BYTES_PER_SECOND = 16 * 1024;
+/** A peer that would need longer for what it has not read yet gets no more time for it. */
+const MOST_UNREAD_BYTES = 60 * SLOWEST_BYTES_PER_SECOND;
 /** The close code that `ws` reports for a socket that ended without a close frame. */
 const ABNORMAL_CLOSURE = 1006;
 /** A timer later than this indicates an event-loop stall, in which nothing could be written. */
@@ -67,10 +71,17 @@ export class Connection implements Due {
   stalledLooks = 0;
   /** The application has sent something since the last inbound byte. */
   hasUnacknowledgedOutput = false;
+  /**
+   * Output that a peer which reads {@link SLOWEST_BYTES_PER_SECOND} may not have read yet; at most what takes it a minute.
+   * An inbound byte does not say how much has been read, a pong does: all that was sent before its ping.
+   */
+  unreadBytes = 0;
+  /** What of that was sent after the last ping; at most one look's output too much. */
+  private unreadSincePing = 0;
+  /** Pings without a pong yet. */
+  private pingsOut = 0;
   /** `bytesWritten` at the last close look. */
-  writtenSeen: number;
-  /** `writtenSeen` when the last inbound byte was found: at most one look's output before that byte is counted too. */
-  writtenMark: number;
+  private writtenSeen: number;
   /** So many looks its pings have still to be moved forward, that not all of a crowd are pinged together for ever. */
   lead = 0;
   /** It was closing when last looked at. */
@@ -103,7 +114,6 @@ export class Connection implements Due {
     this.lastHeardAt = this.openedAt;
     this.bytesSeen = transport.bytesRead;
     this.writtenSeen = transport.bytesWritten;
-    this.writtenMark = this.writtenSeen;
   }
 
   get id(): string {
@@ -116,11 +126,6 @@ export class Connection implements Due {
 
   get bufferedBytes(): number {
     return this.transport.bufferedAmount;
-  }
-
-  /** Bytes sent since the last inbound byte, as of the last close look. */
-  get unacknowledgedBytes(): number {
-    return this.writtenSeen - this.writtenMark;
   }
 
   /** The session had a connection before this one. */
@@ -209,12 +214,16 @@ export class Connection implements Due {
       counters.onPong?.(now - this.pingedAt);
       this.pingedAt = undefined;
     }
+    // With several pings out it is not known which one is answered.
+    if (this.pingsOut > 0 && --this.pingsOut === 0) this.unreadBytes = this.unreadSincePing;
     this.heard(now);
   }
 
   ping(): void {
     const { transport } = this;
     this.pingedAt = this.manager.registry.clock.now();
+    this.pingsOut++;
+    this.unreadSincePing = 0;
     try {
       transport.ping();
     } catch (error) {
@@ -222,6 +231,18 @@ export class Connection implements Due {
     }
     // As a rule the kernel has it already.
     this.pingMark = transport.bytesQueued === 0 ? 0 : transport.bytesWritten;
+  }
+
+  /**
+   * Counts what was sent since the last close look.
+   * @param readBytes what the slowest peer has read since then; 0 while nothing comes in, as then the link may stand still.
+   */
+  noteWritten(readBytes: number): void {
+    const { bytesWritten } = this.transport;
+    const sent = bytesWritten - this.writtenSeen;
+    this.writtenSeen = bytesWritten;
+    this.unreadBytes = Math.min(Math.max(0, this.unreadBytes - readBytes) + sent, MOST_UNREAD_BYTES);
+    this.unreadSincePing = Math.min(this.unreadSincePing + sent, MOST_UNREAD_BYTES);
   }
 
   /** A look at the byte counter: whether anything has come in since the last one. Half a frame is life too. */
@@ -233,7 +254,6 @@ export class Connection implements Due {
       return false;
     }
     if (!this.heardSinceLook) this.heard();
-    this.writtenMark = this.writtenSeen;
     this.bytesSeen = bytesRead;
     this.bytesCame = false;
     this.heardSinceLook = false;

@@ -23,7 +23,7 @@ export function aConnection(more: Partial<ConnectionFacts> = {}): ConnectionFact
     suspectedAt: undefined,
     quietLooks: 0,
     hasUnacknowledgedOutput: false,
-    unacknowledgedBytes: 0,
+    unreadBytes: 0,
     detectedBy: undefined,
     bufferedBytes: 0,
     ...more,

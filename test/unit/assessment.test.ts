@@ -27,7 +27,6 @@ describe('proof', () => {
     ['one missed pong', unanswered(1), undefined],
     ['two missed pongs', unanswered(2), 'missed_pongs'],
     ['two missed pongs and never a byte', unanswered(2, { confirmed: false }), 'never_completed'],
-    ['output that the peer has acknowledged', unanswered(2, { unacknowledgedBytes: 1e6 }), 'missed_pongs'],
     ['output that stands still for two heartbeats', { stalledLooks: STALLED_LOOKS }, 'stalled_output'],
     ['output that stands still for less', { stalledLooks: STALLED_LOOKS - 1 }, undefined],
     ['a detector', { detectedBy: 'signed_out' }, 'signed_out'],
@@ -39,32 +38,31 @@ describe('proof', () => {
 });
 
 describe('output under way', () => {
-  const withOutput = (bytes: number, more: Partial<ConnectionFacts>) =>
-    proofOf(aConnection({ hasUnacknowledgedOutput: true, unacknowledgedBytes: bytes, ...more }), RULES);
+  const withUnread = (unreadBytes: number, more: Partial<ConnectionFacts>) =>
+    proofOf(aConnection({ unreadBytes, ...more }), RULES);
   /** Looks beyond those that prove a connection without output. */
   const extended = (looks: number) => ({ missedPongs: 9, quietLooks: 10 + looks });
 
   it.each([
     [0, 0],
-    [1, 1],
-    [60 * 1024, 1],
-    [60 * 1024 + 1, 2],
-    [120 * 1024, 2],
+    [16 * 1024 - 1, 0],
+    [16 * 1024, 1],
+    [48 * 1024, 1],
+    [64 * 1024, 2],
     [960 * 1024, 16],
-    [100 * 1024 * 1024, 16],
   ])('of %i bytes extends the time for an answer by %i liveness checks', (bytes, looks) => {
-    if (looks > 0) expect(withOutput(bytes, extended(looks - 1))).toBeUndefined();
-    expect(withOutput(bytes, extended(looks))).toBe('missed_pongs');
+    if (looks > 0) expect(withUnread(bytes, extended(looks - 1))).toBeUndefined();
+    expect(withUnread(bytes, extended(looks))).toBe('missed_pongs');
   });
 
   it('extends the time of output that does not move as well', () => {
-    expect(withOutput(960 * 1024, { stalledLooks: STALLED_LOOKS + 15 })).toBeUndefined();
-    expect(withOutput(960 * 1024, { stalledLooks: STALLED_LOOKS + 16 })).toBe('stalled_output');
+    expect(withUnread(960 * 1024, { stalledLooks: STALLED_LOOKS + 15 })).toBeUndefined();
+    expect(withUnread(960 * 1024, { stalledLooks: STALLED_LOOKS + 16 })).toBe('stalled_output');
   });
 
-  it('adds at most a minute, with any interval', () => {
+  it('adds a second for each 16 KiB with any interval', () => {
     const rules = { ...RULES, lookMs: 250 };
-    const facts = { hasUnacknowledgedOutput: true, unacknowledgedBytes: 1e9, missedPongs: 9 };
+    const facts = { unreadBytes: 960 * 1024, missedPongs: 9 };
     expect(proofOf(aConnection({ ...facts, quietLooks: 10 + 239 }), rules)).toBeUndefined();
     expect(proofOf(aConnection({ ...facts, quietLooks: 10 + 240 }), rules)).toBe('missed_pongs');
   });
