@@ -126,14 +126,16 @@ describe('metrics', () => {
       WSM_HEARTBEAT_INTERVAL_MS: '200',
       WSM_FORCED_EVICTION_BURST: '1',
     });
-    const frozen = await FreezableClient.open([1, 2, 3].map((i) => urlOf('alice-in-metrics', `tab-${i}`)));
+    const tabs = [1, 2, 3].map((i) => urlOf('alice-in-metrics', `tab-${i}`));
+    // An incoming connection takes the place of a suspect; the session of another user is left to the heartbeat.
+    const frozen = await FreezableClient.open([...tabs, urlOf('bob-in-metrics')]);
     await sleep(200);
     await frozen.freeze();
     const newcomer = await enter(urlOf('alice-in-metrics', 'new'));
     await newcomer.echo('hello');
     for (let i = 0; i < 5; i++) await knock(urlOf('alice-in-metrics'));
     await knock(server.socketUrl());
-    await sleep(500);
+    await sleep(800);
     await frozen.kill();
 
     const metrics = await readMetrics(server);

@@ -61,20 +61,21 @@ describe('a cleanup', () => {
     expect([await freedAt('conservative'), await freedAt('moderate')]).toEqual([0, 1]);
   });
 
-  it('at level aggressive ends who does not answer', async () => {
+  it('at level aggressive makes suspects of connections that do not answer, and ends none', async () => {
     await start({ WSM_PROBE_TIMEOUT_MS: '200' });
     const frozen = await FreezableClient.open([urlOf('alice'), urlOf('alice')]);
     const [live] = await enterMany('alice', 1);
     await frozen.freeze();
     try {
       const { body } = await operator.post('users/alice/cleanup', { level: 'aggressive' }).expect(200);
-      expect(body).toMatchObject({ examined: 3, freed: 2, outcome: 'freed' });
+      expect(body).toMatchObject({ examined: 3, freed: 0, evicted: [], outcome: 'nothing_to_do' });
+      const forced = await operator.post('users/alice/cleanup', { level: 'force', count: 2 }).expect(200);
       const one = {
         managerId: expect.any(String),
         reason: 'no_pong',
-        evidence: expect.objectContaining({ signal: 'missed_pongs' }),
+        evidence: expect.objectContaining({ signal: 'missed_probe' }),
       };
-      expect(body.evicted).toStrictEqual([one, one]);
+      expect(forced.body.evicted).toStrictEqual([one, one]);
       expect(live?.closed).toBeUndefined();
     } finally {
       await frozen.kill();
