@@ -2,6 +2,7 @@ import request from 'supertest';
 import { afterEach, describe, expect, it } from 'vitest';
 import { FreezableClient } from '../support/freezable-client.js';
 import { type Metrics, readMetrics } from '../support/metrics.js';
+import { Operator } from '../support/operator.js';
 import { type Server, startServer } from '../support/server.js';
 import { enter, knock, sleep, until } from '../support/stranger.js';
 
@@ -127,10 +128,12 @@ describe('metrics', () => {
       WSM_FORCED_EVICTION_BURST: '1',
     });
     const tabs = [1, 2, 3].map((i) => urlOf('alice-in-metrics', `tab-${i}`));
-    // An incoming connection takes the place of a suspect; the session of another user is left to the heartbeat.
+    // An incoming connection takes the place of a suspect; the suspect of another user is left to the heartbeat.
     const frozen = await FreezableClient.open([...tabs, urlOf('bob-in-metrics')]);
     await sleep(200);
     await frozen.freeze();
+    const operator = new Operator(server);
+    await operator.post('users/bob-in-metrics/cleanup', { level: 'aggressive' }).expect(200);
     const newcomer = await enter(urlOf('alice-in-metrics', 'new'));
     await newcomer.echo('hello');
     for (let i = 0; i < 5; i++) await knock(urlOf('alice-in-metrics'));
