@@ -7,6 +7,8 @@ import WebSocket from 'ws';
 
 const USER = 'alice';
 const LIMIT = 20;
+/** 15 s by default: in the demo the proof comes within 6 s instead of 45. */
+const HEARTBEAT_MS = 2_000;
 const ADMIN_TOKEN = randomBytes(16).toString('hex');
 const here = (name) => new URL(name, import.meta.url);
 const children = new Set();
@@ -24,6 +26,7 @@ const title = (text) => say(`\n\x1b[1m${text}\x1b[0m`);
 const closed = [];
 const { http, ws, server } = await startServer();
 say(`The reference application listens on ${http}; a user may hold ${LIMIT} sessions.`);
+say(`Its heartbeat has an interval of ${HEARTBEAT_MS} ms here, of 15,000 by default.`);
 const evictions = await followEvictions();
 
 title('1. Fifteen sessions in use, five whose process has been stopped (SIGSTOP): 20/20');
@@ -32,15 +35,17 @@ const frozen = await startClients('phone', 5);
 await freeze(frozen);
 await showUser();
 await bringNewcomer('desk');
-await settle('the background ends the other four');
+await showUser();
+await settle('the heartbeat proves the other four dead: a missed probe alone proves nothing');
 await showUser();
 
-title('2. All of them stop, and the user fills up with sessions that stop too: 20/20, nobody there');
+title('2. All of them stop, and the user fills up with sessions that stop too: 20/20, none is live');
 const tablets = await startClients('tablet', 4);
 await Promise.all([freeze(living), freeze(tablets)]);
 await showUser();
 await bringNewcomer('desk-2');
-await settle('the background ends the others');
+await showUser();
+await settle('the heartbeat proves the other suspects dead');
 await showUser();
 
 title('3. Eighteen more, all alive, one of them streaming an answer: 20/20');
@@ -71,6 +76,7 @@ async function startServer() {
       WSM_ADMIN_TOKEN: ADMIN_TOKEN,
       WSM_GRACE_MS: '1000',
       WSM_DRAIN_SPREAD_MS: '500',
+      WSM_HEARTBEAT_INTERVAL_MS: `${HEARTBEAT_MS}`,
     },
     stdio: ['ignore', 'pipe', 'inherit'],
   });
@@ -123,7 +129,7 @@ async function bringNewcomer(session) {
 
 async function settle(what) {
   say(` > meanwhile ${what}`);
-  await sleep(2_300);
+  await sleep(3 * HEARTBEAT_MS);
   tellEvictions();
 }
 
@@ -141,6 +147,8 @@ async function showUser() {
   const response = await fetch(`${http}/websocket-managers/api/users/${USER}`, { headers: admin() });
   const { managers } = await response.json();
   const counts = countBy(managers);
+  const suspects = managers.filter(({ connections }) => connections.some(({ suspectSince }) => suspectSince));
+  if (suspects.length > 0) counts.push(['of them suspects', suspects.length]);
   const detail = counts.map(([status, count]) => `${count} ${status}`).join(', ');
   say(`   ${USER}: ${managers.length}/${LIMIT} (as the server sees it: ${detail || 'nobody'})`);
 }
