@@ -35,6 +35,10 @@ export class Flow {
   read = 0;
   /** When the kernel last took a byte. */
   takenAt: number;
+  /** When a write last did not fit while nothing else waited. */
+  blockedAt = Number.NEGATIVE_INFINITY;
+  /** When the kernel last had taken all of a write. */
+  completedAt = Number.NEGATIVE_INFINITY;
   /** Node counts a write as queued until the kernel has taken all of it, and writes together what waited meanwhile. */
   private completed = 0;
   private batchEnd = 0;
@@ -49,6 +53,11 @@ export class Flow {
   /** Bytes of writes that are not complete, as Node's `writableLength`. */
   get queued(): number {
     return this.written - this.completed;
+  }
+
+  /** Since when the kernel has taken nothing of what waits. */
+  get movedAt(): number {
+    return Math.max(this.takenAt, this.blockedAt);
   }
 
   /** Bytes that the kernel has not taken. */
@@ -66,7 +75,9 @@ export class Flow {
     const isBlocked = this.unsent > 0;
     if (this.queued === 0) this.batchEnd = this.written + bytes;
     this.written += bytes;
-    if (!isBlocked) this.take();
+    if (isBlocked) return;
+    this.take();
+    if (this.unsent > 0) this.blockedAt = now;
   }
 
   change(limits: Partial<FlowLimits>, now: number): void {
@@ -133,6 +144,7 @@ export class Flow {
     this.takenAt = this.now;
     if (this.taken >= this.batchEnd) {
       this.completed = this.batchEnd;
+      this.completedAt = this.now;
       this.batchEnd = this.written;
       if (this.taken >= this.batchEnd) this.completed = this.batchEnd;
     }
@@ -199,6 +211,7 @@ export class Link {
   /** Past the narrowest place, and on the way to us; what is due while nothing passes comes when the link is back. */
   private readonly line: { readonly at: number; readonly arrival: Arrival }[] = [];
   private jittered = 0;
+  private onTheirWay = 0;
   private isEnded = false;
 
   constructor(
@@ -234,6 +247,11 @@ export class Link {
   /** Something of the peer is under way. */
   get isUploading(): boolean {
     return this.reported < this.uploaded || this.line.length > 0;
+  }
+
+  /** The peer has read something that it will be told of. */
+  get isAnswering(): boolean {
+    return this.onTheirWay > 0;
   }
 
   /** We send; `isRead` is called when the peer has read all of it. */
@@ -329,7 +347,9 @@ export class Link {
         if (watched !== this.watched || this.isEnded) return;
         this.marks.shift();
         // The way there; the way back is the answer's.
+        this.onTheirWay++;
         this.clock.io(() => {
+          this.onTheirWay--;
           if (!this.isEnded) first.isRead();
         }, this.delayMs + this.nextJitter());
         this.watch();

@@ -1,7 +1,37 @@
+import type { Connection } from '../../src/manager/connection.js';
+import type { Transport } from '../../src/manager/transport.interface.js';
 import { type FakeClock, type FakePeer, FakeSocket } from '../../src/testing/index.js';
+import { WireRecord } from './wire-record.js';
+
+/** A socket of a history, whose peer does what the history says; and what the judge may know of it. */
+export interface HistorySocket extends Transport {
+  readonly connection: Connection;
+  readonly record: WireRecord;
+  /** How long its application takes to answer a ping that it has read; undefined: it never does. */
+  readonly delayMs: number | undefined;
+  readonly changedAt: number;
+  readonly isStuck: boolean;
+  /** When its credentials end. */
+  expiresAt: number | undefined;
+  /** An application message has come in. */
+  onMessage: () => void;
+  /** No byte can have come in since then; undefined: one may. */
+  readonly deadSince: number | undefined;
+  /** When the kernel last took a byte of what waits; undefined: nothing waits. */
+  readonly movedAt: number | undefined;
+  /** When the answer to a ping that was sent now, or is open, arrives if nothing changes; `Infinity`: never. */
+  answerAt(mark?: number): number;
+  bind(connection: Connection): this;
+  change(peer: FakePeer, halfAfterMs?: number): void;
+  pause(on: boolean): void;
+  stick(on: boolean): void;
+  receive(text?: string): void;
+  trickle(bytes?: number): void;
+  leave(): void;
+}
 
 /** Told by the history: when its peer last changed, and since when nobody can have said anything. */
-export class ScriptedSocket extends FakeSocket {
+export class ScriptedSocket extends FakeSocket implements HistorySocket {
   /** Answers pings with bytes that make no frame. */
   private halfAfterMs: number | undefined;
   /** How long it takes to answer; undefined: it never does. */
@@ -9,6 +39,8 @@ export class ScriptedSocket extends FakeSocket {
   changedAt: number;
   /** When its credentials end. */
   expiresAt: number | undefined;
+  onMessage = () => {};
+  readonly record: WireRecord;
   /** The last time that anything but an answer came in. */
   spokeAt: number;
   /** The last time that it was asked and answered at once. */
@@ -22,6 +54,7 @@ export class ScriptedSocket extends FakeSocket {
     super(time, peer);
     this.changedAt = time.now();
     this.spokeAt = time.now();
+    this.record = new WireRecord(this, time);
     this.note(peer, halfAfterMs);
   }
 
@@ -31,6 +64,15 @@ export class ScriptedSocket extends FakeSocket {
     if (this.state !== 'open' || this.paused || this.delayMs !== undefined) return undefined;
     // What it said in this very instant may still be on its way.
     return Math.max(this.changedAt, this.spokeAt + 1, this.answeredAt + 1);
+  }
+
+  get movedAt(): number | undefined {
+    return this.isStuck ? this.changedAt : undefined;
+  }
+
+  answerAt(): number {
+    if (this.state !== 'open' || this.isStuck || this.delayMs === undefined) return Number.POSITIVE_INFINITY;
+    return this.time.now() + this.delayMs;
   }
 
   change(peer: FakePeer, halfAfterMs?: number): void {
@@ -59,6 +101,7 @@ export class ScriptedSocket extends FakeSocket {
   }
 
   override ping(): void {
+    if (this.state === 'open') this.record.notePing(this.bytesWritten, 0);
     super.ping();
     // Its answer comes in the same instant, and it may fall silent after that.
     if (this.delayMs === 0 && this.state === 'open') this.answeredAt = this.time.now();
@@ -67,13 +110,20 @@ export class ScriptedSocket extends FakeSocket {
     this.time.io(() => this.sayUnlessSilent(), asked);
   }
 
+  override send(data: string): void {
+    if (this.state === 'open') this.record.noteOutput(Buffer.byteLength(data));
+    super.send(data);
+  }
+
   override trickle(bytes = 1): void {
     super.trickle(bytes);
     this.spokeAt = this.time.now();
   }
 
   override receive(text = '{}'): void {
+    if (this.state !== 'open') return;
     super.receive(text);
+    this.onMessage();
     this.spokeAt = this.time.now();
   }
 
