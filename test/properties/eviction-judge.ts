@@ -1,6 +1,7 @@
 import type { CleanupLevel, Evidence } from '../../src/events/vocabulary.js';
 import type { EvictedEvent } from '../../src/events/websocket-manager-event.js';
 import { type Member, type Model, nameOf } from './model.js';
+import type { HistorySocket } from './scripted-socket.js';
 import type { Setting } from './setting.js';
 import type { Arrival } from './witness.js';
 
@@ -18,6 +19,8 @@ export interface Scene {
   readonly waiting: readonly Arrival[];
   /** Everybody answers and nobody arrives. */
   readonly isQuiet: boolean;
+  /** The event loop has stood still at least once. */
+  readonly hasStalled: boolean;
   complain(what: string): void;
 }
 
@@ -26,6 +29,7 @@ export class EvictionJudge {
   /** A living session went for a newcomer, who has to be in at the same instant. */
   readonly roomMade = new Map<string, number>();
   evictedLiving = 0;
+  evictedLiveSuspects = 0;
 
   constructor(
     private readonly scene: Scene,
@@ -60,7 +64,8 @@ export class EvictionJudge {
         this.checkInactive(victim, name, trigger === 'admission' || level === 'force', level);
         return;
       case 'no_pong':
-        this.checkDead(victim, name, evidence);
+        if (evidence.signal === 'missed_probe') this.checkSuspect(victim, name, userId, trigger);
+        else this.checkDead(victim, name, evidence);
         return;
       case 'idle':
         if (idleTimeout === undefined || this.now - victim.activeAt < idleTimeout || victim.busy > 0)
@@ -76,10 +81,40 @@ export class EvictionJudge {
     }
   }
 
-  private checkDead(victim: Member, name: string, { signal, silentForMs }: Evidence): void {
-    if (this.model.isResponding(victim, this.now)) this.complain(`${name} answers`);
-    if (signal === 'stalled_output' && silentForMs < 1.5 * this.setting.interval)
-      this.complain(`${name} said something ${silentForMs} ms ago`);
+  private checkDead(victim: Member, name: string, { signal }: Evidence): void {
+    if (this.model.isResponding(victim, this.now, this.model.patienceMs)) this.complain(`${name} answers`);
+    for (const socket of victim.sockets) this.checkProof(victim, socket, signal);
+  }
+
+  /** Promise 3: nothing but what the wire proves. */
+  checkProof(member: Member, socket: HistorySocket, signal: string): void {
+    const { now, hasStalled } = this.scene;
+    if (signal === 'is_alive' && !member.wasDenied) this.complain(`${nameOf(member)} was denied by nothing`);
+    if (signal === 'missed_probe') this.complain(`${nameOf(member)} was taken for dead for a missed probe`);
+    const reason = this.model.unproven(socket, signal, now, hasStalled);
+    if (reason) this.complain(`${nameOf(member)} was taken for dead (${signal}): ${reason}`);
+  }
+
+  /** Only for an incoming connection, and of those that are live only one. */
+  private checkSuspect(victim: Member, name: string, user: string, trigger: EvictedEvent['trigger']): void {
+    const { model, now } = this;
+    if (trigger === 'manual') return;
+    if (trigger !== 'admission') this.complain(`${name} was only a suspect`);
+    if (!model.isSuspect(victim)) this.complain(`${name} was no suspect`);
+    if (model.isResponding(victim, now, model.probePatienceMs)) this.complain(`${name} answers probes`);
+    const others = model.of(user);
+    if (!this.scene.waiting.some((one) => one.user === user)) this.complain(`${name} went for nobody`);
+    for (const other of others) {
+      const status = model.status(other, now);
+      if (status === 'zombie' || status === 'inactive')
+        this.complain(`${name} was only a suspect, and ${nameOf(other)} is ${status}`);
+    }
+    const first = model.firstSuspects([...others.filter((other) => model.isSuspect(other)), victim]);
+    if (!first.includes(victim)) this.complain(`${name} went before ${first.map(nameOf).join(' or ')}`);
+    if (!model.isLive(victim, now)) return;
+    this.evictedLiveSuspects++;
+    if (this.roomMade.has(user)) this.complain(`${name} is the second live one to go for one newcomer`);
+    this.roomMade.set(user, now);
   }
 
   private checkInactive(

@@ -1,5 +1,7 @@
+import type fc from 'fast-check';
 import { afterAll, describe, it } from 'vitest';
-import { figures, liveHistories } from './live-histories.js';
+import { anyHistory, anySlowHistory, type History } from './history.js';
+import { figures, liveHistories, type Totals } from './live-histories.js';
 import { makeIdsRepeatable } from './repeatable-ids.js';
 
 /** How many histories are lived through. */
@@ -15,22 +17,31 @@ const MANY = 5_000;
 
 afterAll(makeIdsRepeatable());
 
+/** Of the histories with slow links, for each other one: they take longer. */
+const SHARE_OF_SLOW = 0.25;
+
+/** Lives so many of them through, and tells what they came to if they are many. */
+async function live(histories: fc.Arbitrary<History>, count: number, seed: number): Promise<void> {
+  const startedAt = performance.now();
+  const seconds = () => (performance.now() - startedAt) / 1_000;
+  let told = 0;
+  const onProgress = ({ histories: lived }: Totals, failure?: string) => {
+    if (count <= MANY) return;
+    if (failure) console.log(failure);
+    if (lived < told + MANY) return;
+    told = lived;
+    console.log(`${lived} of ${count} histories, ${Math.round(lived / seconds())} a second`);
+  };
+  const totals = await liveHistories(count, seed, onProgress, histories);
+  if (count > MANY) console.log(`${figures(totals)}\nin ${Math.round(seconds())} s`);
+}
+
 describe('any history', () => {
   const count = Math.ceil(HISTORIES / PARTS);
+  const slow = Math.ceil(count * SHARE_OF_SLOW);
   const seed = SEED + (PART - 1) * SEEDS_OF_ONE_PART;
 
-  it(`keeps the promises (${count}, seed ${seed})`, async () => {
-    const startedAt = performance.now();
-    const seconds = () => (performance.now() - startedAt) / 1_000;
-    let told = 0;
-    const totals = await liveHistories(count, seed, ({ histories }, failure) => {
-      if (count <= MANY) return;
-      if (failure) console.log(failure);
-      if (histories < told + MANY) return;
-      told = histories;
-      const speed = Math.round(histories / seconds());
-      console.log(`${histories} of ${count} histories, ${speed} a second`);
-    });
-    if (count > MANY) console.log(`${figures(totals)}\nin ${Math.round(seconds())} s`);
-  }, 0);
+  it(`keeps the promises (${count}, seed ${seed})`, () => live(anyHistory, count, seed), 0);
+
+  it(`keeps the promises on slow links (${slow}, seed ${seed})`, () => live(anySlowHistory, slow, seed), 0);
 });

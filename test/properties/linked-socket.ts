@@ -39,9 +39,10 @@ export class LinkedSocket implements HistorySocket {
   private isPaused = false;
   /** Pings that its application has read, and will answer. */
   private thinking = 0;
+  /** Pings that it has read, and will answer when it is no longer frozen. */
+  private postponed = 0;
   private bound: Connection | undefined;
   private isTold = false;
-  private closeAsked: { readonly code: number; readonly reason: string } | undefined;
 
   constructor(
     private readonly clock: FakeClock,
@@ -152,6 +153,8 @@ export class LinkedSocket implements HistorySocket {
     this.changedAt = this.clock.now();
     this.reads = reads;
     this.applyReads();
+    if (reads === 'frozen') return;
+    for (; this.postponed > 0; this.postponed--) this.answer();
   }
 
   pause(on: boolean): void {
@@ -202,14 +205,12 @@ export class LinkedSocket implements HistorySocket {
   send(data: string): void {
     if (this.state !== 'open') return;
     const bytes = Buffer.byteLength(data) + FRAME_BYTES;
-    this.record.noteOutput(bytes);
-    this.link.send(bytes);
+    this.record.noteOutput(bytes, () => this.link.send(bytes));
   }
 
   close(code: number, reason: string): void {
     if (this.state !== 'open') return;
     this.state = 'closing';
-    this.closeAsked = { code, reason };
     this.link.send(CLOSE_BYTES, () => {
       if (this.delayMs !== undefined) this.link.upload(CLOSE_BYTES, () => this.finish(code, reason));
     });
@@ -230,14 +231,17 @@ export class LinkedSocket implements HistorySocket {
   }
 
   private answer(): void {
-    if (this.reads === 'frozen' || this.delayMs === undefined) return;
     this.thinking++;
     this.clock.io(() => {
       this.thinking--;
-      if (this.isSilenced || this.delayMs === undefined) return;
+      if (this.state === 'closed' || this.delayMs === undefined) return;
+      if (this.reads === 'frozen') {
+        this.postponed++;
+        return;
+      }
       if (this.halfAfterMs !== undefined) this.link.upload(1);
       else this.link.upload(PONG_BYTES, () => this.connection.notePong());
-    }, this.delayMs);
+    }, this.delayMs ?? 0);
   }
 
   private become(peer: FakePeer, halfAfterMs: number | undefined): void {

@@ -26,9 +26,10 @@ export async function liveHistories(
   count: number,
   seed: number,
   onProgress: (totals: Totals, failure?: string) => void = () => {},
+  histories: fc.Arbitrary<History> = anyHistory,
 ): Promise<Totals> {
   const totals: Totals = { histories: 0, steps: 0, events: new Map() };
-  const property = fc.asyncProperty(anyHistory, async (history) => {
+  const property = fc.asyncProperty(histories, async (history) => {
     if (await complaintOf(history, totals)) return false;
     // Nothing in a history waits for the real event loop, which others may be waiting for.
     await new Promise(setImmediate);

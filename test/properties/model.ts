@@ -1,6 +1,7 @@
+import { type AssessmentRules, proofOf } from '../../src/liveness/assessment.js';
 import type { Manager } from '../../src/manager/manager.js';
 import type { Check } from './history.js';
-import type { ScriptedSocket } from './scripted-socket.js';
+import { type HistorySocket, ScriptedSocket } from './scripted-socket.js';
 import type { Setting } from './setting.js';
 
 /** A session as the history tells it. Only what the wire alone can show is looked up in the connection. */
@@ -20,14 +21,18 @@ export interface Member {
   vouchedAt: number;
   /** Its own check has said that nobody is there; that stands until it says something else. */
   wasDenied: boolean;
-  sockets: ScriptedSocket[];
+  sockets: HistorySocket[];
 }
 
 export type Status = 'healthy' | 'idle' | 'zombie' | 'inactive' | 'unknown';
 
-/** How many looks that moved nothing make an output stalled: two heartbeats of four. */
-const STALLED = 8;
 const BARRED_MS = 60_000;
+/** Output under way extends the time for an answer: a second for each so many bytes, up to the most. */
+const BYTES_PER_SECOND = 16 * 1_024;
+const MOST_EXTENSION_MS = 60_000;
+/** A heartbeat may be so late, or a share of its tick, and count as one in time. */
+const LATE_MS = 100;
+const LATE_SHARE_OF_INTERVAL = 1 / 64;
 
 /**
  * The rules once more, from the contract, without an index, a queue, or any thought for cost: lists are walked,
@@ -40,7 +45,18 @@ export class Model {
   /** By user and key: when it was evicted while alive, and when it was told to come back. */
   readonly barred = new Map<string, { at: number; promisedAt: number | undefined }>();
 
-  constructor(private readonly setting: Setting) {}
+  private readonly rules: AssessmentRules;
+
+  constructor(private readonly setting: Setting) {
+    this.rules = {
+      idleAfterMs: setting.idle,
+      graceMs: setting.grace,
+      resumeWindowMs: setting.window,
+      missedBeforeZombie: setting.missed,
+      lookMs: setting.interval / 4,
+      maxBufferedBytes: setting.buffered,
+    };
+  }
 
   of(user: string): Member[] {
     return this.members.filter((member) => member.user === user);
@@ -67,13 +83,81 @@ export class Model {
     return now - member.activeAt >= this.setting.idle;
   }
 
-  isProven({ state, connection }: ScriptedSocket): boolean {
-    return (
-      state !== 'open' ||
-      connection.missedPongs >= this.setting.missed ||
-      connection.stalledLooks >= STALLED ||
-      connection.detectedBy !== undefined
+  /** As the code has found; {@link unproven} is what the wire says of it. */
+  isProven(socket: HistorySocket): boolean {
+    return socket.state !== 'open' || proofOf(socket.connection, this.rules) !== undefined;
+  }
+
+  /** How long an answer to a ping may take, without output. */
+  get patienceMs(): number {
+    const { missed, interval } = this.setting;
+    return missed * interval - interval / 4;
+  }
+
+  /** How long a connection that never becomes a suspect may take. */
+  get probePatienceMs(): number {
+    const { probe, interval } = this.setting;
+    return Math.min(probe, 0.75 * interval - 60) + LATE_MS;
+  }
+
+  /** Which of the suspects may be the first to go. */
+  firstSuspects(suspects: readonly Member[]): Member[] {
+    const left = least(suspects, (member) => (this.hasOutputUnderWay(member) ? 1 : 0));
+    return least(left, ({ manager, sockets }) =>
+      Math.max(manager.lastHeardAt ?? 0, ...sockets.map(({ connection }) => connection.lastHeardAt)),
     );
+  }
+
+  /** When the oldest open ping has to be answered; undefined: there is none. */
+  deadlineOf({ record }: HistorySocket): number | undefined {
+    const [first] = record.openPings;
+    return first && first.at + this.patienceMs + extensionMs(record.outputSinceHeard);
+  }
+
+  /**
+   * Why the connection may not be taken for dead on this evidence, by promise 3 and by the wire alone; undefined: it may.
+   * After a stall a ping may have been sent by a heartbeat that was a little late.
+   */
+  unproven(socket: HistorySocket, signal: string, now: number, hasStalled: boolean): string | undefined {
+    const lateMs = 2 + (hasStalled ? Math.max(LATE_MS, LATE_SHARE_OF_INTERVAL * this.setting.interval) : 0);
+    const { record, movedAt } = socket;
+    const [first] = record.openPings;
+    const deadline = this.deadlineOf(socket);
+    if (signal === 'missed_pongs' || signal === 'never_completed') {
+      if (!first || deadline === undefined) return 'no ping is open';
+      if (now < deadline - lateMs) return `${deadline - now} ms before its deadline`;
+    } else if (signal === 'stalled_output') {
+      if (movedAt === undefined) return 'nothing waits';
+      const stillMs = now - Math.max(movedAt, record.heardAt);
+      if (stillMs < 2 * this.setting.interval - lateMs) return `its output moved ${stillMs} ms ago`;
+    } else {
+      return undefined;
+    }
+    if (!first || deadline === undefined) return undefined;
+    const answerAt = socket.answerAt(first.mark);
+    if (answerAt <= deadline) return `it would answer in ${answerAt - now} ms, in time`;
+    const inTime = first.at + this.patienceMs + Math.min(MOST_EXTENSION_MS, secondsFor(first.underWay));
+    if (answerAt <= inTime)
+      return `it reads ${first.underWay} bytes, and would answer in ${answerAt - now} ms`;
+    return undefined;
+  }
+
+  /** A connection is there that answers within the heartbeat's patience, as far as the wire tells. */
+  isLive(member: Member, now: number): boolean {
+    return (
+      !member.wasDenied &&
+      member.sockets.some((socket) => {
+        if (socket.state !== 'open' || socket.deadSince !== undefined) return false;
+        const [first] = socket.record.openPings;
+        const deadline = this.deadlineOf(socket) ?? now + this.patienceMs;
+        return socket.answerAt(first?.mark) <= deadline;
+      })
+    );
+  }
+
+  /** Each connection that is not proven dead has had an answer to everything that the application sent. */
+  hasOutputUnderWay(member: Member): boolean {
+    return member.sockets.some((socket) => !this.isProven(socket) && socket.record.outputSinceHeard > 0);
   }
 
   isSuspect(member: Member): boolean {
@@ -92,19 +176,18 @@ export class Model {
     );
   }
 
-  /** Somebody is there who answers within every deadline, and has been for long enough to be heard. */
-  isResponding(member: Member, now: number): boolean {
-    const { interval, probe } = this.setting;
-    const patience = Math.min(probe, 0.75 * interval - 60);
+  /** A connection is there that answers within every deadline, and has been for long enough to be heard. */
+  isResponding(member: Member, now: number, patienceMs: number): boolean {
     return (
       !member.wasDenied &&
       member.sockets.some(
-        ({ state, delayMs, changedAt, isStuck }) =>
-          state === 'open' &&
-          !isStuck &&
-          delayMs !== undefined &&
-          delayMs <= patience &&
-          now - changedAt > delayMs + 1,
+        (socket) =>
+          socket instanceof ScriptedSocket &&
+          socket.state === 'open' &&
+          !socket.isStuck &&
+          socket.delayMs !== undefined &&
+          socket.delayMs <= patienceMs - LATE_MS &&
+          now - socket.changedAt > socket.delayMs + 1,
       )
     );
   }
@@ -183,11 +266,20 @@ export function nameOf(member: Member): string {
   return `${member.user}'s ${member.key === undefined ? member.id.slice(0, 6) : `session ${member.key}`}`;
 }
 
-function isAccused(socket: ScriptedSocket, model: Model): boolean {
+function isAccused(socket: HistorySocket, model: Model): boolean {
   const { connection } = socket;
   // A byte that nobody has looked at yet acquits.
   const isSilent = connection.bytesSeen === socket.bytesRead;
   return model.isProven(socket) || (connection.suspectedAt !== undefined && isSilent);
+}
+
+function secondsFor(bytes: number): number {
+  return (bytes / BYTES_PER_SECOND) * 1_000;
+}
+
+/** A second for each whole 16 KiB. */
+function extensionMs(bytes: number): number {
+  return Math.min(MOST_EXTENSION_MS, Math.floor(bytes / BYTES_PER_SECOND) * 1_000);
 }
 
 function least(members: readonly Member[], of: (member: Member) => number): Member[] {

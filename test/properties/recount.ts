@@ -37,6 +37,7 @@ export function* recount(world: World): Generator<string> {
   yield* recountSlots(world);
   yield* lookForStrangers(world);
   yield* lookForUndiscovered(world);
+  yield* lookForSlowConsumers(world);
 }
 
 function* recountManagers({ core: { registry }, model, setting }: World): Generator<string> {
@@ -67,7 +68,8 @@ function* recountManagers({ core: { registry }, model, setting }: World): Genera
       yield `${user} has ${record?.managers.size} of ${own.length}`;
     // The limit is what the last newcomer's was; which one that is, the history does not tell.
     const limit = setting.tiers ? (record?.limit ?? Number.POSITIVE_INFINITY) : setting.limit;
-    const isPressed = own.length / limit >= setting.thresholds[0];
+    // With a limit below four slots the thresholds do not apply.
+    const isPressed = own.length / limit >= setting.thresholds[0] && (record?.limit ?? 0) >= 4;
     if (record && registry.usersUnderPressure.has(record) !== isPressed) yield `the pressure of ${user}`;
     if (record && registry.usersAtLimit.has(record) !== own.length >= limit) yield `${user} at the limit`;
     for (const { key, manager, leftAt } of own) {
@@ -193,15 +195,30 @@ function* lookForStrangers({ core, model, witness }: World): Generator<string> {
     if (!connections.has(connection)) yield `${connection.id} is asked about, and gone`;
 }
 
-/** Promise 4: silence has an end. */
+/** Promise 4: silence has an end; up to a minute later where output was under way. */
 function* lookForUndiscovered({ core, clock, model, setting, witness }: World): Generator<string> {
   if (core.heartbeat.isSelfPreserving) return;
   const patience = (setting.missed + 1) * setting.interval + 2;
   for (const member of model.members) {
-    for (const { deadSince, isStuck } of member.sockets) {
+    for (const { deadSince, isStuck, record } of member.sockets) {
       if (deadSince === undefined || isStuck) continue;
       const silentMs = clock.now() - Math.max(deadSince, witness.lastStallAt);
-      if (silentMs > patience) yield `${nameOf(member)} has been silent for ${silentMs} ms`;
+      const most = patience + (record.hadOutput ? 60_000 : 0);
+      if (silentMs > most) yield `${nameOf(member)} has been silent for ${silentMs} ms`;
+    }
+  }
+}
+
+/** Unsent bytes are bounded: a client that does not read them is found a second later, or by the next heartbeat. */
+function* lookForSlowConsumers({ clock, model, setting, witness }: World): Generator<string> {
+  for (const member of model.members) {
+    for (const { state, paused, bufferedAmount, movedAt, record } of member.sockets) {
+      if (state !== 'open' || paused || bufferedAmount <= setting.buffered || movedAt === undefined) continue;
+      const since = Math.max(movedAt, record.overSince, witness.lastStallAt);
+      if (clock.now() - since > 2_000 + setting.interval)
+        yield `${nameOf(member)} keeps ${bufferedAmount} bytes that do not move`;
+      if (record.bufferedBeforeTurn > 16 * setting.buffered)
+        yield `${nameOf(member)} keeps ${bufferedAmount} bytes`;
     }
   }
 }

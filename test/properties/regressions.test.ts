@@ -416,11 +416,16 @@ describe('what once broke a promise:', () => {
   });
 
   it("another user's hanging hook does not keep the sweep from coming round", async () => {
-    const core = await Core.start({ limits: { managersPerUser: 1 }, cleanup: { hookTimeoutMs: 40_000 } });
+    const core = await Core.start({ limits: { managersPerUser: 4 }, cleanup: { hookTimeoutMs: 40_000 } });
     await core.clock.advance(29_900);
-    core.place({ userId: 'mallory', connection: 'closed', closeHook: 'hangs' });
+    core.placeMany(4, { userId: 'mallory', connection: 'closed', closeHook: 'hangs' });
     await core.clock.advance(1_100);
-    core.place({ userId: 'alice', connection: 'none', leftAgoMs: 0, sessionKey: 'left' });
+    core.placeMany(4, (i) => ({
+      userId: 'alice',
+      connection: 'none',
+      leftAgoMs: 0,
+      sessionKey: `left-${i}`,
+    }));
     await core.clock.advance(29_200);
     expect(core.count('alice')).toBe(0);
   });

@@ -111,8 +111,8 @@ export class ScriptedSocket extends FakeSocket implements HistorySocket {
   }
 
   override send(data: string): void {
-    if (this.state === 'open') this.record.noteOutput(Buffer.byteLength(data));
-    super.send(data);
+    if (this.state !== 'open') return;
+    this.record.noteOutput(Buffer.byteLength(data), () => super.send(data));
   }
 
   override trickle(bytes = 1): void {

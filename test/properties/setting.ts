@@ -7,6 +7,8 @@ import type { CoreOptions } from '../support/core.js';
 export interface Setting {
   readonly limit: number;
   readonly connections: number;
+  /** `maxBufferedBytes`. */
+  readonly buffered: number;
   readonly perNode: number | undefined;
   readonly interval: number;
   readonly missed: number;
@@ -33,6 +35,7 @@ export interface Setting {
 export const DEFAULTS: Setting = {
   limit: 20,
   connections: 5,
+  buffered: 1_048_576,
   perNode: undefined,
   interval: 15_000,
   missed: 2,
@@ -66,6 +69,7 @@ export function optionsOf(
     limits: {
       managersPerUser,
       connectionsPerManager: setting.connections,
+      maxBufferedBytes: setting.buffered,
       ...(setting.perNode === undefined ? {} : { managersPerNode: setting.perNode }),
     },
     heartbeat: {
@@ -101,6 +105,8 @@ export function oneIn<T>(times: number, arbitrary: fc.Arbitrary<T>): fc.Arbitrar
   return fc.oneof({ weight: times - 1, arbitrary: fc.constant(undefined) }, { weight: 1, arbitrary });
 }
 
+const KIB = 1_024;
+
 /** Limits are mostly small, so that a short history comes to them; sizes have a test of their own. */
 const limit = fc.oneof(
   { weight: 8, arbitrary: fc.integer({ min: 1, max: 5 }) },
@@ -120,6 +126,7 @@ const scaled = fc
   .record({
     limit,
     connections: fc.integer({ min: 1, max: 3 }),
+    buffered: fc.constantFrom(16 * KIB, 256 * KIB, DEFAULTS.buffered, DEFAULTS.buffered),
     perNode: oneIn(12, fc.integer({ min: 2, max: 8 })),
     interval,
     missed: fc.integer({ min: 1, max: 3 }),
@@ -164,6 +171,24 @@ const scaled = fc
       drainSpread: of(shares.drainSpread, 0),
     };
   });
+
+/** The defaults, or nearly: on a slow link it is seconds that matter. */
+export const anySlowSetting: fc.Arbitrary<Setting> = fc
+  .record({
+    limit: fc.constantFrom(1, 1, 2, 3, 4, 5, 20),
+    connections: fc.constantFrom(5, 1),
+    buffered: fc.constantFrom(DEFAULTS.buffered, DEFAULTS.buffered, 64 * KIB),
+    interval: fc.constantFrom(15_000, 15_000, 15_000, 5_000, 1_000),
+    missed: fc.constantFrom(2, 2, 2, 1, 3),
+    grace: fc.constantFrom(5_000, 0),
+    burst: fc.constantFrom(5, 1),
+    refill: fc.constantFrom(10_000, 1_000),
+    window: fc.constantFrom(30_000, 0),
+    queue: fc.constantFrom(0, 0, 0, 3_000),
+    sweep: fc.constantFrom(30_000, 5_000),
+    idle: fc.constantFrom(300_000, 20_000),
+  })
+  .map((differences): Setting => ({ ...DEFAULTS, ...differences }));
 
 export const anySetting: fc.Arbitrary<Setting> = fc.oneof(
   { weight: 29, arbitrary: scaled },

@@ -15,14 +15,19 @@ export class WireRecord {
   /** Pings since then, oldest first. */
   private open: OpenPing[] = [];
   private output = 0;
+  private outputBefore = 0;
   private seen = 0;
+  /** Unsent bytes that make a slow consumer, where they do not move. */
+  limit = Number.POSITIVE_INFINITY;
   /** Since when more than the limit has been waiting to be sent, if it still is. */
   overSince = Number.NEGATIVE_INFINITY;
+  /** Unsent bytes before the first send of the turn. */
+  private before = 0;
   /** The event loop has not been round to the sockets since the application last sent something. */
   isInTurnOfSend = false;
 
   constructor(
-    private readonly socket: { readonly bytesRead: number },
+    private readonly socket: { readonly bytesRead: number; readonly bufferedAmount: number },
     private readonly clock: { now(): number; io(callback: () => void): void },
   ) {
     this.heardAt = clock.now();
@@ -40,18 +45,37 @@ export class WireRecord {
     return this.output;
   }
 
+  /** The application has sent something since a byte last came in, or shortly before. */
+  get hadOutput(): boolean {
+    this.catchUp();
+    return this.output > 0 || this.outputBefore > 0;
+  }
+
   notePing(mark: number, underWay: number): void {
     this.catchUp();
     this.open.push({ at: this.clock.now(), mark, underWay });
   }
 
-  noteOutput(bytes: number): void {
+  /** Unsent bytes, without what was sent in this turn. */
+  get bufferedBeforeTurn(): number {
+    return this.isInTurnOfSend ? this.before : this.socket.bufferedAmount;
+  }
+
+  /** The application sends; `write` hands it to the socket. */
+  noteOutput(bytes: number, write: () => void): void {
     this.catchUp();
+    const { bufferedAmount } = this.socket;
     this.output += bytes;
-    this.isInTurnOfSend = true;
-    this.clock.io(() => {
-      this.isInTurnOfSend = false;
-    });
+    if (!this.isInTurnOfSend) {
+      this.isInTurnOfSend = true;
+      this.before = bufferedAmount;
+      this.clock.io(() => {
+        this.isInTurnOfSend = false;
+      });
+    }
+    write();
+    if (bufferedAmount <= this.limit && this.socket.bufferedAmount > this.limit)
+      this.overSince = this.clock.now();
   }
 
   /** To be called for every byte, or before anything that is noted after it. */
@@ -61,6 +85,7 @@ export class WireRecord {
     this.seen = bytesRead;
     this.heardAt = this.clock.now();
     this.open = [];
+    this.outputBefore = this.output;
     this.output = 0;
   }
 }

@@ -3,12 +3,15 @@ import type {
   AdmittedEvent,
   DrainingEvent,
   RejectedEvent,
+  SuspectedEvent,
   WebSocketManagerEvent,
+  ZombieDetectedEvent,
 } from '../../src/events/websocket-manager-event.js';
 import type { Manager } from '../../src/manager/manager.js';
 import type { Core } from '../support/core.js';
 import { EvictionJudge } from './eviction-judge.js';
 import { type Member, type Model, nameOf } from './model.js';
+import type { HistorySocket } from './scripted-socket.js';
 import type { Setting } from './setting.js';
 
 /** Somebody at the door. */
@@ -31,6 +34,12 @@ export interface Arrival {
 
 /** What a newcomer may wait beside its probe. */
 const DOOR_MS = 100;
+/** With fewer the thresholds do not apply. */
+const LEAST_SLOTS = 4;
+/** Unsent bytes above the limit may stay for so long without moving, or be so many times the limit. */
+const UNMOVED_MS = 1_000;
+const MOST_TIMES_LIMIT = 16;
+const LATE_MS = 100;
 
 /** Sees everything at the moment when it happens, and writes down what may not be. Nothing here may throw. */
 export class Witness {
@@ -41,6 +50,10 @@ export class Witness {
   readonly made = new Map<string, number>();
   stalledMs = 0;
   lastStallAt = Number.NEGATIVE_INFINITY;
+  /** When the event loop stood still. */
+  readonly stalls: { readonly from: number; readonly to: number }[] = [];
+  /** Until when a probe of the user may have been asked for by an incoming connection or an operator. */
+  private readonly probedUntil = new Map<string, number>();
   /** Everybody answers and nobody arrives: who is there stays. */
   isQuiet = false;
   /** Since when nobody may be let in. */
@@ -51,6 +64,8 @@ export class Witness {
   readonly tally = new Map<string, number>();
   readonly judge: EvictionJudge;
   private readonly ended = new Map<string, Member>();
+  /** Connections that were reported as dead, and managers that were evicted as suspects. */
+  private readonly reportedDead = new Set<string>();
 
   constructor(
     private readonly core: Core,
@@ -78,6 +93,15 @@ export class Witness {
     for (const [user, at] of this.judge.roomMade)
       this.complain(`${user} lost a living session at ${at - 1_000_000} ms for nobody`);
     this.judge.roomMade.clear();
+  }
+
+  get hasStalled(): boolean {
+    return this.stalledMs > 0;
+  }
+
+  /** An incoming connection, or an operator's cleanup, may probe all of the user's connections from now on. */
+  noteProbe(user: string): void {
+    this.probedUntil.set(user, this.now + 3 * this.setting.probe + DOOR_MS);
   }
 
   get now(): number {
@@ -141,7 +165,14 @@ export class Witness {
         case 'rejected':
           this.checkRefusal(event);
           break;
+        case 'suspected':
+          this.checkSuspicion(event);
+          break;
+        case 'zombie_detected':
+          this.checkZombie(event);
+          break;
         case 'evicted':
+          if (event.evidence.signal === 'missed_probe') this.reportedDead.add(event.managerId);
           this.judge.judge(this.ended.get(event.managerId), event);
           break;
         case 'draining':
@@ -158,10 +189,13 @@ export class Witness {
 
   private count(event: WebSocketManagerEvent): void {
     let name: string = event.type;
-    if (event.type === 'evicted') name = `evicted ${event.reason} ${event.level ?? ''}`;
+    if (event.type === 'evicted')
+      name = `evicted ${event.reason} ${event.level ?? ''} ${event.evidence.signal}`;
     else if (event.type === 'rejected') name = `rejected ${event.reason}`;
     else if (event.type === 'admitted') name = `admitted ${event.outcome}`;
     else if (event.type === 'breaker_changed') name = `breaker ${event.to}`;
+    else if (event.type === 'zombie_detected') name = `zombie ${event.evidence.signal}`;
+    else if (event.type === 'detached') name = `detached ${event.reason}`;
     else if (event.type === 'cleanup_finished') name = `cleanup ${event.level} ${event.outcome}`;
     this.tally.set(name, (this.tally.get(name) ?? 0) + 1);
   }
@@ -260,6 +294,59 @@ export class Witness {
     return undefined;
   }
 
+  /** A suspect has let a whole probe pass; and with few slots nobody asks but for an incoming connection. */
+  private checkSuspicion({ userId, managerId, connectionId }: SuspectedEvent): void {
+    const found = this.socketOf(managerId, connectionId);
+    if (!found) return;
+    const { member, socket } = found;
+    const [first] = socket.record.openPings;
+    const { probe, tiers } = this.setting;
+    if (!first) this.complain(`${nameOf(member)} is a suspect, and was not asked`);
+    else if (this.now - first.at < probe - 2)
+      this.complain(`${nameOf(member)} is a suspect ${this.now - first.at} ms after it was asked`);
+    if (this.waiting.some((one) => one.user === userId)) this.noteProbe(userId);
+    const isAsked = (this.probedUntil.get(userId) ?? 0) >= this.now || this.hasStalled;
+    if ((this.core.registry.user(userId)?.limit ?? 0) < LEAST_SLOTS && !tiers && !isAsked)
+      this.complain(`${nameOf(member)} was probed in the background, with ${this.setting.limit} slots`);
+  }
+
+  private checkZombie({ managerId, connectionId, evidence }: ZombieDetectedEvent): void {
+    this.reportedDead.add(connectionId);
+    const found = this.socketOf(managerId, connectionId);
+    if (!found) return;
+    const { member, socket } = found;
+    const alone = { ...member, sockets: [socket] };
+    if (this.model.isResponding(alone, this.now, this.model.patienceMs))
+      this.complain(`a connection of ${nameOf(member)} answers, and was taken for dead`);
+    this.judge.checkProof(member, socket, evidence.signal);
+  }
+
+  private socketOf(managerId: string, connectionId: string) {
+    const member = this.model.members.find(({ id }) => id === managerId) ?? this.ended.get(managerId);
+    const socket = member?.sockets.find(({ connection }) => connection.id === connectionId);
+    return member && socket ? { member, socket } : undefined;
+  }
+
+  /** By what does not move, and never within the turn that sent it. */
+  private checkSlowConsumer(member: Member, { record, movedAt, paused }: HistorySocket): void {
+    const { buffered } = this.setting;
+    const unsent = record.bufferedBeforeTurn;
+    if (unsent > MOST_TIMES_LIMIT * buffered) return;
+    if (unsent <= buffered) {
+      this.complain(`${nameOf(member)} is a slow consumer of ${unsent} bytes${paused ? ', paused' : ''}`);
+      return;
+    }
+    const since = Math.max(movedAt ?? this.now, record.overSince);
+    const stillMs = this.now - since - this.stalledSince(since);
+    const lateMs = this.hasStalled ? LATE_MS : 0;
+    if (stillMs < UNMOVED_MS - lateMs - 2)
+      this.complain(`${nameOf(member)} is a slow consumer of ${unsent} bytes that moved ${stillMs} ms ago`);
+  }
+
+  private stalledSince(time: number): number {
+    return this.stalls.reduce((sum, { from, to }) => sum + Math.max(0, to - Math.max(from, time)), 0);
+  }
+
   private checkDetached(managerId: string, connectionId: string, reason: string): void {
     const member = this.model.members.find(({ id }) => id === managerId) ?? this.ended.get(managerId);
     const socket = member?.sockets.find(({ connection }) => connection.id === connectionId);
@@ -267,9 +354,9 @@ export class Witness {
       this.complain(`${connectionId} left without having been there`);
       return;
     }
-    const isAlone = { ...member, sockets: [socket] };
-    if (reason === 'no_pong' && this.model.isResponding(isAlone, this.now))
-      this.complain(`a connection of ${nameOf(member)} answers, and was taken for dead`);
+    if (reason === 'no_pong' && !this.reportedDead.has(connectionId) && !this.reportedDead.has(managerId))
+      this.complain(`a connection of ${nameOf(member)} was taken for dead without evidence`);
+    if (reason === 'slow_consumer') this.checkSlowConsumer(member, socket);
     if (this.isQuiet && reason === 'no_pong')
       this.complain(`a connection of ${nameOf(member)} ended in a quiet network`);
     const { expiresAt = Number.POSITIVE_INFINITY } = socket;

@@ -4,13 +4,23 @@ import { type CheckedUserContext, checkUserContext } from '../../src/options/use
 import type { FakeClock, FakePeer } from '../../src/testing/index.js';
 import { Core } from '../support/core.js';
 import { CountingStore } from './counting-store.js';
-import { type Action, type Check, type History, type Hook, type Peer, USERS } from './history.js';
+import {
+  type Action,
+  type Check,
+  type History,
+  type Hook,
+  type LinkOfHistory,
+  type Peer,
+  USERS,
+} from './history.js';
 import { HistoryClock } from './history-clock.js';
 import { Limits } from './limits.js';
+import type { LinkConditions } from './link.js';
+import { LinkedSocket } from './linked-socket.js';
 import { type Member, Model } from './model.js';
 import { recount } from './recount.js';
 import { restartIds } from './repeatable-ids.js';
-import { ScriptedSocket } from './scripted-socket.js';
+import { type HistorySocket, ScriptedSocket } from './scripted-socket.js';
 import { type Moment, msOf, optionsOf, type Setting } from './setting.js';
 import { type Arrival, Witness } from './witness.js';
 
@@ -18,12 +28,27 @@ type Arrive = Extract<Action, { do: 'arrive' }>;
 
 const HOOK_FAILED = new Error('a hook of this session fails');
 
+const NEWS = JSON.stringify({ event: 'news', data: {} });
+/** In one turn of the application. */
+const MOST_DOWNLOADED = 20 * 1_024 * 1_024;
+const LEAST_BETWEEN_MS = 5;
+const MOST_DELAY_MS = 30_000;
+
+/** Frames of a size are the same. */
+const frames = new Map<number, string>();
+
+function frameOf(bytes: number): string {
+  const frame = frames.get(bytes) ?? 'x'.repeat(bytes);
+  frames.set(bytes, frame);
+  return frame;
+}
+
 /** Timers that are always there: the heartbeat's and the sweep's. */
 const OURS = 2;
 
 /** Lives a history through, and looks around after every step. */
 export class World {
-  readonly sockets: ScriptedSocket[] = [];
+  readonly sockets: HistorySocket[] = [];
   readonly model: Model;
   readonly witness: Witness;
   steps = 0;
@@ -91,6 +116,7 @@ export class World {
       for (const socket of member.sockets) {
         socket.pause(false);
         socket.stick(false);
+        if (socket instanceof LinkedSocket) socket.heal();
         socket.change('answers');
       }
     }
@@ -101,7 +127,7 @@ export class World {
     this.look('a quiet network');
     const ended = this.sockets.filter(({ connection }) => connection.detached);
     // A goodbye that was said in this very instant is answered in the next.
-    await this.clock.advance(2);
+    await this.clock.advance(5);
     this.nothingIsOpen(ended);
     for (const socket of this.sockets) socket.leave();
     // The longest way to be forgotten: hooks and closing handshakes, the window, the grace, each with its tick.
@@ -122,6 +148,7 @@ export class World {
         return this.clock.advance(Math.min(this.msOf(action.for), 5 * this.setting.interval));
       case 'stall':
         this.witness.stalledMs += this.msOf(action.for);
+        this.witness.stalls.push({ from: this.clock.now(), to: this.clock.now() + this.msOf(action.for) });
         await this.clock.stall(this.msOf(action.for));
         this.witness.lastStallAt = this.clock.now();
         return;
@@ -151,13 +178,32 @@ export class World {
     const [socket] = member.sockets;
     switch (action.do) {
       case 'talk':
-        if (action.out && member.sockets.some(({ state }) => state === 'open')) {
-          member.manager.send('news', {});
-          member.activeAt = this.clock.now();
+        if (action.out) {
+          this.sendTo(member, NEWS);
         } else if (!action.out && socket?.state === 'open') {
           socket.receive();
-          member.activeAt = this.clock.now();
         }
+        return;
+      case 'download':
+        this.download(member, action);
+        return;
+      case 'stream':
+        this.stream(member, action);
+        return;
+      case 'upload':
+        if (socket instanceof LinkedSocket && action.whole) socket.upload(action.bytes);
+        else socket?.trickle(action.bytes);
+        return;
+      case 'link':
+        if (socket instanceof LinkedSocket) socket.changeLink(this.linkOf(action.link));
+        return;
+      case 'cut':
+        if (socket instanceof LinkedSocket)
+          for (const way of action.way === 'both' ? (['down', 'up'] as const) : [action.way])
+            socket.cutFor(way, this.msOf(action.for));
+        return;
+      case 'read':
+        if (socket instanceof LinkedSocket) socket.setReads(action.reads);
         return;
       case 'trickle':
         socket?.trickle();
@@ -185,6 +231,39 @@ export class World {
     }
   }
 
+  /** The application sends, if there is anything to send it on. */
+  private sendTo(member: Member, frame: string): void {
+    if (!member.sockets.some(({ state }) => state === 'open')) return;
+    member.activeAt = this.clock.now();
+    member.manager.sendFrame(frame);
+  }
+
+  private download(member: Member, { bytes, times }: Extract<Action, { do: 'download' }>): void {
+    const frame = frameOf(bytes);
+    for (let i = 0; i < times && i * bytes < MOST_DOWNLOADED; i++) this.sendTo(member, frame);
+  }
+
+  private stream(member: Member, { bytes, every, times }: Extract<Action, { do: 'stream' }>): void {
+    const endWork = member.manager.beginWork();
+    member.busy++;
+    const everyMs = Math.max(LEAST_BETWEEN_MS, this.msOf(every));
+    let left = times;
+    const next = () => {
+      if (left-- > 0 && member.manager.isOpen && this.mayComeBack) {
+        this.sendTo(member, frameOf(bytes));
+        this.clock.io(next, everyMs);
+      } else {
+        endWork();
+        member.busy--;
+      }
+    };
+    next();
+  }
+
+  private linkOf({ delay, ...link }: LinkOfHistory): LinkConditions {
+    return { ...link, delayMs: Math.min(this.msOf(delay), MOST_DELAY_MS) };
+  }
+
   arrive(action: Arrive, promise?: Arrival['promise']): void {
     const user = USERS[action.user] as string;
     const key = action.key === undefined ? undefined : `tab-${action.key}`;
@@ -210,6 +289,7 @@ export class World {
     const answer = this.core.factory.admit(context, { isGone: () => arrival.isGone });
     void Promise.resolve(answer).then((result) => {
       this.witness.waiting.splice(this.witness.waiting.indexOf(arrival), 1);
+      this.witness.noteProbe(user);
       if (isFree && isAlone && !(result.admitted && this.clock.now() === arrival.at))
         this.witness.complain(`${user} had to wait below the limit`);
       if (!result.admitted) {
@@ -247,9 +327,15 @@ export class World {
     }, retryAfterMs);
   }
 
-  private attach(member: Member, { peer, hook, check }: Arrive, expiresAt: number | undefined): void {
+  private attach(member: Member, { peer, hook, check, link }: Arrive, expiresAt: number | undefined): void {
     const { half, fake } = this.peerOf(peer);
-    const socket = new ScriptedSocket(this.clock, fake, half);
+    const socket = link
+      ? new LinkedSocket(this.clock, fake, half, this.linkOf(link), link, link.knowsBytesTaken)
+      : new ScriptedSocket(this.clock, fake, half);
+    socket.record.limit = this.setting.buffered;
+    socket.onMessage = () => {
+      member.activeAt = this.clock.now();
+    };
     this.sockets.push(socket);
     socket.expiresAt = expiresAt;
     socket.bind(member.manager.attach(socket, expiresAt));
@@ -306,15 +392,22 @@ export class World {
   }
 
   private setBusy(member: Member, on: boolean): void {
-    if (on) this.endWork.set(member.id, [...(this.endWork.get(member.id) ?? []), member.manager.beginWork()]);
-    else this.endWork.get(member.id)?.pop()?.();
-    member.busy = this.endWork.get(member.id)?.length ?? 0;
+    if (on) {
+      this.endWork.set(member.id, [...(this.endWork.get(member.id) ?? []), member.manager.beginWork()]);
+      member.busy++;
+      return;
+    }
+    const endWork = this.endWork.get(member.id)?.pop();
+    if (!endWork) return;
+    endWork();
+    member.busy--;
   }
 
   private clean({ user, level, count, dryRun }: Extract<Action, { do: 'clean' }>): void {
     const record = this.core.registry.user(USERS[user] as string);
     if (!record) return;
     const before = record.managers.size;
+    this.witness.noteProbe(record.userId);
     void this.core.cleanup.cleanManually(record, { level, count, dryRun });
     if (dryRun && record.managers.size !== before) this.witness.complain('a rehearsal ended somebody');
   }
@@ -372,7 +465,7 @@ export class World {
     this.nothingIsOpen(this.sockets);
   }
 
-  private nothingIsOpen(sockets: readonly ScriptedSocket[]): void {
+  private nothingIsOpen(sockets: readonly HistorySocket[]): void {
     const open = sockets.filter(({ state }) => state !== 'closed');
     if (open.length > 0) throw new Error(`${open.length} sockets are left`);
   }
