@@ -11,6 +11,9 @@ export const STALLED_LOOKS = 2 * LOOKS_PER_INTERVAL;
 /** A ping is sent at this liveness check of a silent connection; see the heartbeat. */
 export const PING_LOOK = LOOKS_PER_INTERVAL - 1;
 
+/** Timers know whole milliseconds only. */
+const ROUNDING_MS = 2;
+
 /** What is known of a connection, as it is at this moment. Times are monotonic milliseconds. */
 export interface ConnectionFacts {
   readonly id: string;
@@ -21,6 +24,8 @@ export interface ConnectionFacts {
   readonly missedPongs: number;
   /** Liveness checks in a row, on time, without a new byte; counted only while a ping could be asked. */
   readonly quietLooks: number;
+  /** Milliseconds since the oldest ping after the last inbound byte; 0: none was sent. */
+  readonly askedForMs: number;
   readonly stalledLooks: number;
   /** The application has sent something since the last inbound byte. */
   readonly hasUnacknowledgedOutput: boolean;
@@ -94,7 +99,10 @@ export function proofOf(connection: ConnectionFacts, rules: AssessmentRules): Zo
   const extension = extensionLooks(connection, rules);
   // A ping counts as missed one check before the next one is sent.
   const answerableLooks = PING_LOOK + missedBeforeZombie * LOOKS_PER_INTERVAL - 1;
-  if (missedPongs >= missedBeforeZombie && quietLooks >= answerableLooks + extension) {
+  // After an event-loop stall the ping was late, and the checks that follow are not: it has its whole time all the same.
+  const answerableMs = (missedBeforeZombie * LOOKS_PER_INTERVAL - 1 + extension) * rules.lookMs - ROUNDING_MS;
+  const hadItsTime = quietLooks >= answerableLooks + extension && connection.askedForMs >= answerableMs;
+  if (missedPongs >= missedBeforeZombie && hadItsTime) {
     return connection.confirmed ? 'missed_pongs' : 'never_completed';
   }
   // Linux reports a full send buffer as writable only when a third of it, up to 1.3 MiB, is free.

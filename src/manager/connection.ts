@@ -7,6 +7,8 @@ import type { Transport } from './transport.interface.js';
 
 /** Unsent bytes above the limit may stay without moving for this long before the connection is a slow consumer. */
 const UNMOVED_MS = 1_000;
+const UNMOVED_STEPS = 5;
+const UNMOVED_STEP_MS = UNMOVED_MS / UNMOVED_STEPS;
 /** With this many times the limit it is one after the first turn in which the socket could be written. */
 const MOST_TIMES_LIMIT = 16;
 /** The slowest peer that is never taken for dead because its answer waits behind output of ours. */
@@ -63,6 +65,8 @@ export class Connection implements Due {
   missedPongs = 0;
   /** When the ping that is out was sent. */
   pingedAt: number | undefined = undefined;
+  /** When the oldest ping after the last inbound byte was sent; undefined: none was. */
+  private askedAt: number | undefined = undefined;
   /** `bytesWritten` when the ping was sent: before the socket has taken that much, nothing was asked. */
   pingMark = 0;
   /** Bytes the kernel had taken when last looked at; undefined: all there were. */
@@ -128,6 +132,11 @@ export class Connection implements Due {
     return this.transport.bufferedAmount;
   }
 
+  /** Milliseconds since the oldest ping after the last inbound byte; 0: none was sent. */
+  get askedForMs(): number {
+    return this.askedAt === undefined ? 0 : this.manager.registry.clock.now() - this.askedAt;
+  }
+
   /** The session had a connection before this one. */
   get joined(): boolean {
     return this.sequence > 1;
@@ -178,6 +187,7 @@ export class Connection implements Due {
     this.stalledLooks = 0;
     this.hasUnacknowledgedOutput = false;
     this.pingMark = 0;
+    this.askedAt = undefined;
     const wasSuspect = this.suspectedAt;
     this.suspectedAt = undefined;
     if (this.heardListeners) for (const listener of [...this.heardListeners]) listener(this);
@@ -222,6 +232,7 @@ export class Connection implements Due {
   ping(): void {
     const { transport } = this;
     this.pingedAt = this.manager.registry.clock.now();
+    this.askedAt ??= this.pingedAt;
     this.pingsOut++;
     this.unreadSincePing = 0;
     try {
@@ -283,8 +294,11 @@ export class Connection implements Due {
     else if (!this.isWatched) this.watchBacklog(limit);
   }
 
-  /** Ends the connection once its unsent bytes have stayed above the limit for a second and the kernel took none. */
-  private watchBacklog(limit: number): void {
+  /**
+   * Ends the connection once its unsent bytes have stayed above the limit for a second and the kernel took none. The second
+   * is counted in steps: one with an event-loop stall in it is not counted.
+   */
+  private watchBacklog(limit: number, stepsBefore = 0): void {
     const { bufferedAmount } = this.transport;
     this.isWatched = !this.detached && bufferedAmount > limit;
     if (!this.isWatched) return;
@@ -292,14 +306,15 @@ export class Connection implements Due {
     const startedAt = clock.now();
     const takenBefore = this.takenBytes;
     clock.setTimeout(() => {
-      const wasLate = clock.now() - startedAt > UNMOVED_MS + LATE_MS;
+      const wasLate = clock.now() - startedAt > UNMOVED_STEP_MS + LATE_MS;
       // What the peer has read meanwhile is known when the loop has come round to the sockets.
       clock.afterReads(() => {
         const isUnmoved = this.takenBytes === takenBefore && this.transport.bufferedAmount >= bufferedAmount;
-        if (isUnmoved && !wasLate) this.end({ reason: 'slow_consumer' });
-        else this.watchBacklog(limit);
+        const steps = isUnmoved ? stepsBefore + Number(!wasLate) : 0;
+        if (steps === UNMOVED_STEPS) this.end({ reason: 'slow_consumer' });
+        else this.watchBacklog(limit, steps);
       });
-    }, UNMOVED_MS);
+    }, UNMOVED_STEP_MS);
   }
 
   /** Bytes that the kernel has taken, also of a write that is half done: Node counts one large message as one write. */

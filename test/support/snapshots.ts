@@ -19,6 +19,7 @@ export function aConnection(more: Partial<ConnectionFacts> = {}): ConnectionFact
     lastHeardAt: NOW - 1_000,
     confirmed: true,
     missedPongs: 0,
+    askedForMs: 1e9,
     stalledLooks: 0,
     suspectedAt: undefined,
     quietLooks: 0,
