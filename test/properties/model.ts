@@ -30,6 +30,9 @@ const BARRED_MS = 60_000;
 /** Output under way extends the time for an answer: a second for each so many bytes, up to the most. */
 const BYTES_PER_SECOND = 16 * 1_024;
 const MOST_EXTENSION_MS = 60_000;
+const MOST_UNREAD = 60 * BYTES_PER_SECOND;
+/** Timers know whole milliseconds only. */
+const ROUNDING_MS = 3;
 /** A heartbeat may be so late, or a share of its tick, and count as one in time. */
 const LATE_MS = 100;
 const LATE_SHARE_OF_INTERVAL = 1 / 64;
@@ -116,27 +119,30 @@ export class Model {
 
   /**
    * Why the connection may not be taken for dead on this evidence, by promise 3 and by the wire alone; undefined: it may.
-   * After a stall a ping may have been sent by a heartbeat that was a little late.
+   * After a stall a heartbeat that was a little late may have looked at output that moved since the one before.
    */
   unproven(socket: HistorySocket, signal: string, now: number, hasStalled: boolean): string | undefined {
-    const lateMs = 2 + (hasStalled ? Math.max(LATE_MS, LATE_SHARE_OF_INTERVAL * this.setting.interval) : 0);
+    const lateMs = hasStalled ? Math.max(LATE_MS, LATE_SHARE_OF_INTERVAL * this.setting.interval) : 0;
     const { record, movedAt } = socket;
     const [first] = record.openPings;
     const deadline = this.deadlineOf(socket);
     if (signal === 'missed_pongs' || signal === 'never_completed') {
       if (!first || deadline === undefined) return 'no ping is open';
-      if (now < deadline - lateMs) return `${deadline - now} ms before its deadline`;
+      if (now < deadline - ROUNDING_MS) return `${deadline - now} ms before its deadline`;
     } else if (signal === 'stalled_output') {
       if (movedAt === undefined) return 'nothing waits';
       const stillMs = now - Math.max(movedAt, record.heardAt);
-      if (stillMs < 2 * this.setting.interval - lateMs) return `its output moved ${stillMs} ms ago`;
+      if (stillMs < 2 * this.setting.interval - ROUNDING_MS - lateMs)
+        return `its output moved ${stillMs} ms ago`;
     } else {
       return undefined;
     }
     if (!first || deadline === undefined) return undefined;
     const answerAt = socket.answerAt(first.mark);
-    if (answerAt <= deadline) return `it would answer in ${answerAt - now} ms, in time`;
-    const inTime = first.at + this.patienceMs + Math.min(MOST_EXTENSION_MS, secondsFor(first.underWay));
+    if (answerAt <= deadline - ROUNDING_MS) return `it would answer in ${answerAt - now} ms, in time`;
+    // A peer that has always read so much a second has no more than this in front of the ping.
+    if (first.underWay > Math.min(first.mostUnread, MOST_UNREAD)) return undefined;
+    const inTime = first.at + this.patienceMs + secondsFor(first.underWay) - ROUNDING_MS;
     if (answerAt <= inTime)
       return `it reads ${first.underWay} bytes, and would answer in ${answerAt - now} ms`;
     return undefined;
@@ -155,9 +161,13 @@ export class Model {
     );
   }
 
-  /** Each connection that is not proven dead has had an answer to everything that the application sent. */
+  /** A connection that is not proven dead has output that nothing has come in after, or that may still be unread. */
   hasOutputUnderWay(member: Member): boolean {
-    return member.sockets.some((socket) => !this.isProven(socket) && socket.record.outputSinceHeard > 0);
+    return member.sockets.some(
+      (socket) =>
+        !this.isProven(socket) &&
+        (socket.record.outputSinceHeard > 0 || socket.connection.unreadBytes >= BYTES_PER_SECOND),
+    );
   }
 
   isSuspect(member: Member): boolean {

@@ -6,7 +6,11 @@ export interface OpenPing {
   readonly mark: number;
   /** Bytes before it that the application of the peer had not read. */
   readonly underWay: number;
+  /** The most that can have been unread then by a peer that has always read 16 KiB a second. */
+  readonly mostUnread: number;
 }
+
+const SLOWEST_BYTES_PER_MS = (16 * 1_024) / 1_000;
 
 /** What a connection was asked and told since it was last heard, from the wire alone. */
 export class WireRecord {
@@ -17,6 +21,8 @@ export class WireRecord {
   private output = 0;
   private outputBefore = 0;
   private seen = 0;
+  /** What a peer that reads 16 KiB a second may have left unread at a time. */
+  private unread = { bytes: 0, at: 0 };
   /** Unsent bytes that make a slow consumer, where they do not move. */
   limit = Number.POSITIVE_INFINITY;
   /** Since when more than the limit has been waiting to be sent, if it still is. */
@@ -53,7 +59,7 @@ export class WireRecord {
 
   notePing(mark: number, underWay: number): void {
     this.catchUp();
-    this.open.push({ at: this.clock.now(), mark, underWay });
+    this.open.push({ at: this.clock.now(), mark, underWay, mostUnread: this.mostUnread });
   }
 
   /** Unsent bytes, without what was sent in this turn. */
@@ -66,6 +72,7 @@ export class WireRecord {
     this.catchUp();
     const { bufferedAmount } = this.socket;
     this.output += bytes;
+    this.unread = { bytes: this.mostUnread + bytes, at: this.clock.now() };
     if (!this.isInTurnOfSend) {
       this.isInTurnOfSend = true;
       this.before = bufferedAmount;
@@ -76,6 +83,11 @@ export class WireRecord {
     write();
     if (bufferedAmount <= this.limit && this.socket.bufferedAmount > this.limit)
       this.overSince = this.clock.now();
+  }
+
+  private get mostUnread(): number {
+    const { bytes, at } = this.unread;
+    return Math.max(0, bytes - SLOWEST_BYTES_PER_MS * (this.clock.now() - at));
   }
 
   /** To be called for every byte, or before anything that is noted after it. */
