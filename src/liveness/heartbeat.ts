@@ -298,7 +298,6 @@ export class Heartbeat {
     } else {
       const drained = transport.bytesWritten - bytesQueued;
       const taken = connection.takenBytes;
-      connection.drainedSeen ??= taken;
       if (taken === connection.drainedSeen) connection.stalledLooks++;
       else connection.stalledLooks = 0;
       connection.drainedSeen = taken;

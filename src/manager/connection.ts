@@ -7,7 +7,7 @@ import type { Transport } from './transport.interface.js';
 
 /** Unsent bytes above the limit may stay without moving for this long before the connection is a slow consumer. */
 const UNMOVED_MS = 1_000;
-const UNMOVED_STEPS = 5;
+const UNMOVED_STEPS = 10;
 const UNMOVED_STEP_MS = UNMOVED_MS / UNMOVED_STEPS;
 /** With this many times the limit it is one after the first turn in which the socket could be written. */
 const MOST_TIMES_LIMIT = 16;

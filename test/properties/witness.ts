@@ -338,7 +338,8 @@ export class Witness {
     }
     const since = Math.max(movedAt ?? this.now, record.overSince);
     const stillMs = this.now - since - this.stalledSince(since);
-    const lateMs = this.hasStalled ? LATE_MS : 0;
+    // Of each stall the timers do not notice so much.
+    const lateMs = LATE_MS * this.stalls.filter(({ to }) => to >= since).length;
     if (stillMs < UNMOVED_MS - lateMs - 2)
       this.complain(`${nameOf(member)} is a slow consumer of ${unsent} bytes that moved ${stillMs} ms ago`);
   }
