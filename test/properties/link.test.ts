@@ -215,6 +215,17 @@ describe('Link', () => {
     expect(Math.abs(answeredAt - expected)).toBeLessThan(30);
   });
 
+  it('brings at once what is on its way, where it is told to hurry', async () => {
+    const { clock, link, arrivals } = linked({ delayMs: 10_000 });
+    link.upload(5);
+    link.send(2, () => link.upload(6));
+    await clock.advance(5_000);
+    link.change(FAST);
+    link.hurry();
+    await clock.advance(3);
+    expect(arrivals.map(({ bytes }) => bytes)).toEqual([5, 6]);
+  });
+
   it('is silent when it has ended', async () => {
     const { clock, link, arrivals } = linked({ delayMs: 100 });
     link.upload(6);

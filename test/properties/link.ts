@@ -209,9 +209,10 @@ export class Link {
   private reported = 0;
   private stepped = 0;
   /** Past the narrowest place, and on the way to us; what is due while nothing passes comes when the link is back. */
-  private readonly line: { readonly at: number; readonly arrival: Arrival }[] = [];
+  private line: { readonly at: number; readonly arrival: Arrival }[] = [];
   private jittered = 0;
-  private onTheirWay = 0;
+  /** Read marks on their way there: what the peer does then. */
+  private readonly onTheirWay = new Set<() => void>();
   private isEnded = false;
 
   constructor(
@@ -251,7 +252,7 @@ export class Link {
 
   /** The peer has read something that it will be told of. */
   get isAnswering(): boolean {
-    return this.onTheirWay > 0;
+    return this.onTheirWay.size > 0;
   }
 
   /** We send; `isRead` is called when the peer has read all of it. */
@@ -286,6 +287,13 @@ export class Link {
     this.watch();
     if (direction === 'up' && !isCut) this.clock.io(() => this.arrive());
     this.step();
+  }
+
+  /** What is on its way, in either direction, arrives at once. */
+  hurry(): void {
+    for (const isRead of [...this.onTheirWay]) this.arriveThere(isRead);
+    this.line = this.line.map(({ arrival }) => ({ at: this.clock.now(), arrival }));
+    this.clock.io(() => this.arrive());
   }
 
   /** Bytes a millisecond that the application of the peer reads; 0: it does not. */
@@ -325,6 +333,10 @@ export class Link {
     return Math.min(perMs(downRate), byWindow, UNLIMITED_BYTES_PER_MS);
   }
 
+  private arriveThere(isRead: () => void): void {
+    if (this.onTheirWay.delete(isRead) && !this.isEnded) isRead();
+  }
+
   private get upRate(): number {
     return perMs(this.conditions.upRate);
   }
@@ -347,11 +359,8 @@ export class Link {
         if (watched !== this.watched || this.isEnded) return;
         this.marks.shift();
         // The way there; the way back is the answer's.
-        this.onTheirWay++;
-        this.clock.io(() => {
-          this.onTheirWay--;
-          if (!this.isEnded) first.isRead();
-        }, this.delayMs + this.nextJitter());
+        this.onTheirWay.add(first.isRead);
+        this.clock.io(() => this.arriveThere(first.isRead), this.delayMs + this.nextJitter());
         this.watch();
       },
       Math.ceil(at - now),

@@ -147,6 +147,7 @@ export class LinkedSocket implements HistorySocket {
     this.setCut('up', false);
     this.setReads('all');
     this.changeLink({ downRate: undefined, upRate: undefined, delayMs: 0, jitterMs: [] });
+    this.link.hurry();
   }
 
   setReads(reads: Reads): void {

@@ -43,6 +43,7 @@ export class ScriptedSocket extends FakeSocket implements HistorySocket {
   readonly record: WireRecord;
   /** The last time that anything but an answer came in. */
   spokeAt: number;
+  private stuckAt = Number.NEGATIVE_INFINITY;
   /** The last time that it was asked and answered at once. */
   private answeredAt = Number.NEGATIVE_INFINITY;
 
@@ -67,7 +68,7 @@ export class ScriptedSocket extends FakeSocket implements HistorySocket {
   }
 
   get movedAt(): number | undefined {
-    return this.isStuck ? this.changedAt : undefined;
+    return this.isStuck ? this.stuckAt : undefined;
   }
 
   answerAt(): number {
@@ -94,6 +95,7 @@ export class ScriptedSocket extends FakeSocket implements HistorySocket {
 
   /** The kernel takes nothing more, or everything again. */
   stick(on: boolean): void {
+    if (on && !this.isStuck) this.stuckAt = this.time.now();
     this.isStuck = on;
     this.changedAt = this.time.now();
     if (on) this.send('x');

@@ -215,6 +215,7 @@ export class Core {
     if (missedPongs > 0) {
       connection.quietLooks = LOOKS_PER_INTERVAL * (missedPongs + 1) - 2;
       connection.ping();
+      Object.assign(connection, { askedAt: now - missedPongs * this.options.heartbeat.intervalMs });
       return;
     }
     const quietLooks = Math.floor(silentMs / lookMs);
