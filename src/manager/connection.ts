@@ -174,6 +174,8 @@ export class Connection implements Due {
   noteSent(): void {
     this.manager.registry.counters.messagesOut++;
     this.isCalm = false;
+    // Bytes that came before the output are no answer to it, even if a liveness check finds them only afterwards.
+    if (this.bytesCame && !this.heardSinceLook) this.heard();
     this.hasUnacknowledgedOutput = true;
     this.manager.noteActivity();
   }
