@@ -109,8 +109,9 @@ export class EvictionJudge {
       if (status === 'zombie' || status === 'inactive')
         this.complain(`${name} was only a suspect, and ${nameOf(other)} is ${status}`);
     }
-    const first = model.firstSuspects([...others.filter((other) => model.isSuspect(other)), victim]);
-    if (!first.includes(victim)) this.complain(`${name} went before ${first.map(nameOf).join(' or ')}`);
+    for (const other of others)
+      if (model.isSuspect(other) && !model.mayGoBefore(victim, other))
+        this.complain(`${name} went before ${nameOf(other)}`);
     if (!model.isLive(victim, now)) return;
     this.evictedLiveSuspects++;
     if (this.roomMade.has(user)) this.complain(`${name} is the second live one to go for one newcomer`);

@@ -103,12 +103,24 @@ export class Model {
     return Math.min(probe, 0.75 * interval - 60) + LATE_MS;
   }
 
-  /** Which of the suspects may be the first to go. */
-  firstSuspects(suspects: readonly Member[]): Member[] {
-    const left = least(suspects, (member) => (this.hasOutputUnderWay(member) ? 1 : 0));
-    return least(left, ({ manager, sockets }) =>
-      Math.max(manager.lastHeardAt ?? 0, ...sockets.map(({ connection }) => connection.lastHeardAt)),
+  /** Whether this one of the suspects may go before the other. */
+  mayGoBefore(one: Member, other: Member): boolean {
+    const [ofOne, ofOther] = [this.outputUnderWay(one), this.outputUnderWay(other)];
+    if (ofOne === 'unknown' || ofOther === 'unknown') return true;
+    return ofOne === ofOther ? silentSince(one) <= silentSince(other) : ofOther;
+  }
+
+  /**
+   * Whether a connection that is not proven dead has output that nothing has come in after. What was sent before may be
+   * unread as well; how much is a guess of the code's.
+   */
+  private outputUnderWay({ sockets }: Member): boolean | 'unknown' {
+    const open = sockets.filter((socket) => !this.isProven(socket));
+    if (open.some(({ record }) => record.outputSinceHeard > 0)) return true;
+    const isGuessed = open.some(
+      ({ connection }) => connection.hasUnacknowledgedOutput || connection.unreadBytes >= BYTES_PER_SECOND,
     );
+    return isGuessed ? 'unknown' : false;
   }
 
   /** When the oldest open ping has to be answered; undefined: there is none. */
@@ -158,15 +170,6 @@ export class Model {
         const deadline = this.deadlineOf(socket) ?? now + this.patienceMs;
         return socket.answerAt(first?.mark) <= deadline;
       })
-    );
-  }
-
-  /** A connection that is not proven dead has output that nothing has come in after, or that may still be unread. */
-  hasOutputUnderWay(member: Member): boolean {
-    return member.sockets.some(
-      (socket) =>
-        !this.isProven(socket) &&
-        (socket.record.outputSinceHeard > 0 || socket.connection.unreadBytes >= BYTES_PER_SECOND),
     );
   }
 
@@ -274,6 +277,10 @@ export class Model {
 
 export function nameOf(member: Member): string {
   return `${member.user}'s ${member.key === undefined ? member.id.slice(0, 6) : `session ${member.key}`}`;
+}
+
+function silentSince({ manager, sockets }: Member): number {
+  return Math.max(manager.lastHeardAt ?? 0, ...sockets.map(({ connection }) => connection.lastHeardAt));
 }
 
 function isAccused(socket: HistorySocket, model: Model): boolean {

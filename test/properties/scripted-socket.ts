@@ -55,7 +55,17 @@ export class ScriptedSocket extends FakeSocket implements HistorySocket {
     super(time, peer);
     this.changedAt = time.now();
     this.spokeAt = time.now();
-    this.record = new WireRecord(this, time);
+    const record = new WireRecord(this, time);
+    this.record = record;
+    let read = 0;
+    // The moment of each inbound byte matters, whichever way it comes.
+    Object.defineProperty(this, 'bytesRead', {
+      get: () => read,
+      set: (bytes: number) => {
+        read = bytes;
+        record.catchUp();
+      },
+    });
     this.note(peer, halfAfterMs);
   }
 
@@ -98,7 +108,8 @@ export class ScriptedSocket extends FakeSocket implements HistorySocket {
     if (on && !this.isStuck) this.stuckAt = this.time.now();
     this.isStuck = on;
     this.changedAt = this.time.now();
-    if (on) this.send('x');
+    // Around the application: it is no output of its own.
+    if (on) super.send('x');
     else Object.assign(this, { bytesQueued: 0, bufferedAmount: 0 });
   }
 

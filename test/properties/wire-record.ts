@@ -10,6 +10,8 @@ export interface OpenPing {
   readonly mostUnread: number;
 }
 
+/** Output of the last minutes may be unread; it extends the time for an answer. */
+const RECENT_MS = 120_000;
 const SLOWEST_BYTES_PER_MS = (16 * 1_024) / 1_000;
 
 /** What a connection was asked and told since it was last heard, from the wire alone. */
@@ -19,7 +21,7 @@ export class WireRecord {
   /** Pings since then, oldest first. */
   private open: OpenPing[] = [];
   private output = 0;
-  private outputBefore = 0;
+  private sentAt = Number.NEGATIVE_INFINITY;
   private seen = 0;
   /** What a peer that reads 16 KiB a second may have left unread at a time. */
   private unread = { bytes: 0, at: 0 };
@@ -51,10 +53,10 @@ export class WireRecord {
     return this.output;
   }
 
-  /** The application has sent something since a byte last came in, or shortly before. */
+  /** The application has sent something since a byte last came in, or so much before that some of it may be unread. */
   get hadOutput(): boolean {
     this.catchUp();
-    return this.output > 0 || this.outputBefore > 0;
+    return this.output > 0 || this.sentAt > this.heardAt - RECENT_MS;
   }
 
   notePing(mark: number, underWay: number): void {
@@ -72,6 +74,7 @@ export class WireRecord {
     this.catchUp();
     const { bufferedAmount } = this.socket;
     this.output += bytes;
+    this.sentAt = this.clock.now();
     this.unread = { bytes: this.mostUnread + bytes, at: this.clock.now() };
     if (!this.isInTurnOfSend) {
       this.isInTurnOfSend = true;
@@ -97,7 +100,6 @@ export class WireRecord {
     this.seen = bytesRead;
     this.heardAt = this.clock.now();
     this.open = [];
-    this.outputBefore = this.output;
     this.output = 0;
   }
 }
