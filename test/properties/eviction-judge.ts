@@ -22,6 +22,7 @@ export interface Scene {
   /** The event loop has stood still at least once. */
   readonly hasStalled: boolean;
   complain(what: string): void;
+  noteLiveSuspect(): void;
 }
 
 /** Judges every end that was not the client's own: whether it had to be, and whether it was this one's turn. */
@@ -29,7 +30,6 @@ export class EvictionJudge {
   /** A living session went for a newcomer, who has to be in at the same instant. */
   readonly roomMade = new Map<string, number>();
   evictedLiving = 0;
-  evictedLiveSuspects = 0;
 
   constructor(
     private readonly scene: Scene,
@@ -113,7 +113,7 @@ export class EvictionJudge {
       if (model.isSuspect(other) && !model.mayGoBefore(victim, other))
         this.complain(`${name} went before ${nameOf(other)}`);
     if (!model.isLive(victim, now)) return;
-    this.evictedLiveSuspects++;
+    this.scene.noteLiveSuspect();
     if (this.roomMade.has(user)) this.complain(`${name} is the second live one to go for one newcomer`);
     this.roomMade.set(user, now);
   }

@@ -30,6 +30,8 @@ export interface Setting {
   readonly tiers: boolean;
   readonly drainTimeout: number;
   readonly drainSpread: number;
+  /** No action waits for longer: a tick costs a history as much as any. */
+  readonly longestWait: number;
 }
 
 export const DEFAULTS: Setting = {
@@ -56,6 +58,7 @@ export const DEFAULTS: Setting = {
   tiers: false,
   drainTimeout: 10_000,
   drainSpread: 3_000,
+  longestWait: 75_000,
 };
 
 export function optionsOf(
@@ -169,6 +172,7 @@ const scaled = fc
       tiers: shares.tiers === true,
       drainTimeout: of(shares.drainTimeout),
       drainSpread: of(shares.drainSpread, 0),
+      longestWait: 5 * shares.interval,
     };
   });
 

@@ -25,6 +25,8 @@ export class WireRecord {
   private seen = 0;
   /** What a peer that reads 16 KiB a second may have left unread at a time. */
   private unread = { bytes: 0, at: 0 };
+  /** Told of each byte that comes in after a ping: how long after the oldest one. */
+  onAnswer: (afterMs: number) => void = () => {};
   /** Unsent bytes that make a slow consumer, where they do not move. */
   limit = Number.POSITIVE_INFINITY;
   /** Since when more than the limit has been waiting to be sent, if it still is. */
@@ -99,6 +101,8 @@ export class WireRecord {
     if (bytesRead === this.seen) return;
     this.seen = bytesRead;
     this.heardAt = this.clock.now();
+    const [first] = this.open;
+    if (first) this.onAnswer(this.heardAt - first.at);
     this.open = [];
     this.output = 0;
   }

@@ -197,7 +197,25 @@ export class Witness {
     else if (event.type === 'zombie_detected') name = `zombie ${event.evidence.signal}`;
     else if (event.type === 'detached') name = `detached ${event.reason}`;
     else if (event.type === 'cleanup_finished') name = `cleanup ${event.level} ${event.outcome}`;
+    this.countOne(name);
+  }
+
+  private countOne(name: string): void {
     this.tally.set(name, (this.tally.get(name) ?? 0) + 1);
+  }
+
+  /** A byte came in so long after a ping. */
+  noteAnswer(afterMs: number): void {
+    const { patienceMs } = this.model;
+    if (afterMs > patienceMs) this.countOne('answer after the patience, thanks to output under way');
+    else if (afterMs > 0.75 * patienceMs) this.countOne('answer in the last quarter of the patience');
+    else if (afterMs > this.setting.probe) this.countOne('answer after the probe');
+    else this.countOne('answer');
+  }
+
+  /** A live session, as far as the wire tells, went for an incoming connection because it was a suspect. */
+  noteLiveSuspect(): void {
+    this.countOne('live suspect evicted');
   }
 
   private checkAdmission({ userId, sessionKey, durationMs, outcome }: AdmittedEvent): void {

@@ -144,8 +144,7 @@ export class World {
         for (let i = 0; i < action.count; i++) this.arrive(action);
         return;
       case 'wait':
-        // Nobody waits for longer than some beats: a tick costs us as much as any.
-        return this.clock.advance(Math.min(this.msOf(action.for), 5 * this.setting.interval));
+        return this.clock.advance(Math.min(this.msOf(action.for), this.setting.longestWait));
       case 'stall':
         this.witness.stalledMs += this.msOf(action.for);
         this.witness.stalls.push({ from: this.clock.now(), to: this.clock.now() + this.msOf(action.for) });
@@ -333,6 +332,7 @@ export class World {
       ? new LinkedSocket(this.clock, fake, half, this.linkOf(link), link, link.knowsBytesTaken)
       : new ScriptedSocket(this.clock, fake, half);
     socket.record.limit = this.setting.buffered;
+    socket.record.onAnswer = (afterMs) => this.witness.noteAnswer(afterMs);
     socket.onMessage = () => {
       member.activeAt = this.clock.now();
     };
