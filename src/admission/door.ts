@@ -11,10 +11,10 @@ import { checkUserContext, InvalidUserContextError } from '../options/user-conte
 import { RESOLVED_OPTIONS, type ResolvedOptions } from '../options/websocket-manager-options.interface.js';
 import { DrainState } from './drain-state.js';
 import {
-  CONNECTION,
   type ManagedWebSocket,
   managedWebSocketClass,
   type SocketErrorSink,
+  STATE,
   type WebSocketLike,
 } from './managed-websocket.js';
 import { isOriginAllowed } from './origin.js';
@@ -320,9 +320,8 @@ export class Door implements SocketErrorSink {
       return;
     }
     const expiry = expiresAt === undefined ? undefined : this.clock.now() + expiresAt - this.clock.wallNow();
-    webSocket.writeTo(socket);
     const connection = manager.attach(new WebSocketTransport(webSocket, socket), expiry);
-    webSocket[CONNECTION] = connection;
+    webSocket[STATE].attach(connection, socket);
     try {
       onUpgraded(webSocket, request);
     } catch (error) {

@@ -1,10 +1,11 @@
 import { type ArgumentsHost, Catch, type ExceptionFilter, Injectable, UseFilters } from '@nestjs/common';
 import { DiscoveryService } from '@nestjs/core';
+import { WsException } from '@nestjs/websockets';
 import { isThenable, settleWithin } from '../clock/deadline.js';
 import { EventStream } from '../events/event-stream.js';
 import type { Connection } from '../manager/connection.js';
 import { ManagerRegistry } from '../manager/manager-registry.js';
-import { connectionOf } from './managed-websocket.js';
+import { connectionOf, OPEN, type WebSocketLike } from './managed-websocket.js';
 
 /**
  * Nest's own mark of a gateway. The constant moved between Nest 11 (`@nestjs/websockets/constants`) and 12
@@ -149,12 +150,34 @@ export class GatewayHooks {
     const settled = Promise.resolve(result).then(
       () => true,
       (error: unknown) => {
+        if (name === 'handleConnection' && isWsException(error))
+          return this.tellException(name, client, error);
         this.fail(name, connection, error);
         return false;
       },
     );
     if (connection) this.track(name, connection, settled);
     return settled;
+  }
+
+  /**
+   * What an application tells a client by throwing a `WsException`, as later versions of Nest do: the client gets it, and
+   * stays connected. @returns whether the connection goes on
+   */
+  private tellException(name: HookName, client: unknown, exception: WsException): boolean {
+    const error = exception.getError();
+    const data =
+      typeof error === 'object' && error !== null
+        ? error
+        : { status: 'error', message: error, cause: { pattern: name } };
+    try {
+      const webSocket = client as WebSocketLike;
+      if (webSocket.readyState === OPEN) webSocket.send(JSON.stringify({ event: 'exception', data }));
+      return true;
+    } catch (failure) {
+      this.fail(name, connectionOf(client), failure);
+      return false;
+    }
   }
 
   /** For {@link HookErrorFilter} too. */
@@ -192,6 +215,13 @@ class HookErrorFilter implements ExceptionFilter {
     if (connection)
       ownerOf.get(connection.manager.registry)?.fail('request-scoped gateway', connection, error);
   }
+}
+
+/** Of whatever copy of Nest. */
+function isWsException(error: unknown): error is WsException {
+  if (error instanceof WsException) return true;
+  const { name } = (error as { constructor?: { name?: unknown } } | undefined)?.constructor ?? {};
+  return name === 'WsException' && typeof (error as Partial<WsException>).getError === 'function';
 }
 
 function hasFilters(target: Gateway, hook: Hook): boolean {

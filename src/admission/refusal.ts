@@ -55,7 +55,7 @@ export class Refusals {
     const close = () => {
       timer = this.clock.setTimeout(() => webSocket.terminate(), LINGER_MS);
       try {
-        webSocket.sendUncounted(closingFrame(code, reason, retryAfterMs));
+        webSocket.send(closingFrame(code, reason, retryAfterMs));
         webSocket.close(code, reason);
       } catch (error) {
         // A WebSocket class of the application's own: the socket is terminated, and that is all.

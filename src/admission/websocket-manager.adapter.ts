@@ -8,10 +8,12 @@ import { catchError, EMPTY, finalize, type Observable } from 'rxjs';
 import { Clock } from '../clock/clock.js';
 import { settleWithin, whenSettled } from '../clock/deadline.js';
 import { EventStream } from '../events/event-stream.js';
+import type { Connection } from '../manager/connection.js';
 import { RESOLVED_OPTIONS, type ResolvedOptions } from '../options/websocket-manager-options.interface.js';
+import { BufferBudget } from './buffered-messages.js';
 import { Door, type WebSocketServerLike } from './door.js';
 import { GatewayHooks } from './gateway-hooks.js';
-import { connectionOf, type ManagedWebSocket } from './managed-websocket.js';
+import { connectionOf, type ManagedWebSocket, STATE } from './managed-websocket.js';
 import { type GatewayRoutes, MessageDispatcher, onDisconnect } from './message-dispatcher.js';
 import { Refusals } from './refusal.js';
 import { settleSocketClasses } from './websocket-transport.js';
@@ -45,6 +47,8 @@ export class WebSocketManagerAdapter implements WebSocketAdapter {
   /** Servers of request-scoped gateways: their `handleConnection` is called only after they are made. */
   private readonly connectingLater = new WeakSet<object>();
   private readonly dispatcher: MessageDispatcher;
+  /** Of messages that wait for `handleConnection`. */
+  private readonly bufferBudget: BufferBudget;
   /** The gateway whose handlers are bound at the moment. */
   private binding: GatewayRoutes | undefined;
   private forceCloseConnectionsValue: boolean | undefined;
@@ -63,7 +67,9 @@ export class WebSocketManagerAdapter implements WebSocketAdapter {
     this.dispatcher = new MessageDispatcher(
       (data) => registriesOf(this.innerAdapter()).messageParser(data),
       (hook, error) => this.events.report({ type: 'hook_failed', hook, error }),
+      () => isParserLogged(this.innerAdapter()),
     );
+    this.bufferBudget = new BufferBudget(options.limits.maxPayloadBytes);
   }
 
   /** Makes this the application's adapter, now and after `useWebSocketAdapter`. */
@@ -117,14 +123,14 @@ export class WebSocketManagerAdapter implements WebSocketAdapter {
   bindClientDisconnect(client: unknown, callback: (...args: unknown[]) => void): void {
     const isDone =
       !this.usesStock('bindClientDisconnect') && onDisconnect(client as ManagedWebSocket, callback);
-    if (!isDone) this.innerAdapter().bindClientDisconnect(client, callback);
+    if (!isDone) this.bindStock(client, () => this.innerAdapter().bindClientDisconnect(client, callback));
   }
 
   bindMessageHandlers(client: unknown, handlers: MessageMappingProperties[], transform: Transform): void {
-    this.holdUntilConnected(client as ManagedWebSocket);
     const connection = connectionOf(client);
+    if (connection) this.bufferUntilConnected(client as ManagedWebSocket, connection);
     if (!connection || this.usesStock('bindMessageHandlers', 'bindMessageHandler')) {
-      this.bindStockHandlers(client, handlers, transform);
+      this.bindStock(client, () => this.bindStockHandlers(client, handlers, transform));
     } else {
       this.dispatcher.bind(client as ManagedWebSocket, this.binding ?? {}, handlers);
     }
@@ -251,21 +257,36 @@ export class WebSocketManagerAdapter implements WebSocketAdapter {
   }
 
   /**
-   * While an asynchronous `handleConnection` is waiting, messages wait too: no handler runs before it, and no message
+   * While an asynchronous `handleConnection` runs, messages for handlers wait: no handler runs before it, and no message
    * is lost or overtaken. One that takes longer than authentication may goes on beside the messages, as on the
    * stock adapter: it may be meant to last.
    */
-  private holdUntilConnected(client: ManagedWebSocket): void {
-    const connection = connectionOf(client);
-    const connected = connection && this.hooks.whenConnected(connection);
+  private bufferUntilConnected(client: ManagedWebSocket, connection: Connection): void {
+    const connected = this.hooks.whenConnected(connection);
     if (!connected) return;
-    client.holdMessages();
+    const buffered = client[STATE].bufferMessages(this.bufferBudget);
     const { authenticateTimeoutMs } = this.options.admission;
     whenSettled(
       settleWithin(this.clock, authenticateTimeoutMs, () => connected),
-      (settled) => client.releaseMessages(settled.status !== 'done' || settled.value),
+      (settled) => buffered.release(settled.status !== 'done' || settled.value),
     );
   }
+
+  /** Lets the adapter put its own listeners on the socket; they wait for `handleConnection` as ours do. */
+  private bindStock(client: unknown, bind: () => void): void {
+    const buffered = connectionOf(client) && (client as ManagedWebSocket)[STATE]?.buffered;
+    if (buffered) buffered.capture(bind);
+    else bind();
+  }
+}
+
+/**
+ * Whether the adapter's own message handling logs what its parser throws: Nest's does from 12.1 on, but not for the parser
+ * that it brings. There all adapters have the same one to begin with; before, each has its own.
+ */
+function isParserLogged(adapter: WsAdapter): boolean {
+  const [one, other] = [new WsAdapter(), new WsAdapter()].map((made) => registriesOf(made).messageParser);
+  return one === other && registriesOf(adapter).messageParser !== one;
 }
 
 function isWsAdapter(adapter: WebSocketAdapter): adapter is WsAdapter {

@@ -1,12 +1,12 @@
 import { Socket, type SocketConstructorOpts } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { Transport } from '../manager/transport.interface.js';
-import { CLOSED, CONNECTION, type ManagedWebSocket, OPEN } from './managed-websocket.js';
+import { CLOSED, forgetStream, type ManagedWebSocket, OPEN, STATE } from './managed-websocket.js';
 
 /** As an upgrade listener gets it, so its byte counters are public. */
 type NetworkSocket = Duplex &
   Partial<Pick<Socket, 'bytesRead' | 'bytesWritten'>> & {
-    [TRANSPORT]?: WebSocketTransport | undefined;
+    readonly [TRANSPORT]?: WebSocketTransport | undefined;
     readonly _handle?: StreamHandle | null;
   };
 /** What Node writes with. Private to it, and asked only about a socket that has something to write. */
@@ -41,7 +41,7 @@ export class WebSocketTransport implements Transport {
   }
 
   get paused(): boolean {
-    return this.webSocket.isPaused;
+    return this.webSocket[STATE].isPaused;
   }
 
   get bytesRead(): number {
@@ -54,7 +54,7 @@ export class WebSocketTransport implements Transport {
 
   get bytesQueued(): number {
     // What `ws` is compressing is not in the socket yet, and our ping waits behind it.
-    return Math.max(this.socket.writableLength, this.webSocket.bufferedAmount);
+    return Math.max(this.socket.writableLength, this.bufferedAmount);
   }
 
   get bytesTaken(): number | undefined {
@@ -66,30 +66,37 @@ export class WebSocketTransport implements Transport {
   }
 
   get bufferedAmount(): number {
-    return this.webSocket.bufferedAmount;
+    return this.webSocket[STATE].bufferedAmount;
   }
 
   ping(): void {
     if (this.webSocket.readyState !== OPEN) return;
     // Before the first ping there is no pong to hear, and who leaves before it pays nothing.
     if (this.received === undefined) this.listen();
-    this.webSocket.askWhoIsThere();
+    this.webSocket[STATE].ping();
   }
 
   send(data: string): void {
-    if (this.webSocket.readyState === OPEN) this.webSocket.sendUncounted(data);
+    if (this.webSocket.readyState === OPEN) this.webSocket[STATE].sendUncounted(data);
   }
 
   close(code: number, reason: string): void {
-    this.webSocket.close(code, reason);
+    this.webSocket[STATE].close(code, reason);
   }
 
   terminate(): void {
-    this.webSocket.terminate();
+    try {
+      this.webSocket[STATE].terminate();
+    } catch (error) {
+      // By a WebSocket class of the application's own. Called by timers, where a throw would end the process.
+      this.webSocket[STATE].failed('terminate', error);
+      this.socket.destroy();
+    }
   }
 
   letGo(): void {
-    if (this.received !== undefined) this.socket[TRANSPORT] = undefined;
+    forgetStream(this.socket);
+    if (this.received !== undefined) setTransport(this.socket, undefined);
   }
 
   /**
@@ -101,7 +108,7 @@ export class WebSocketTransport implements Transport {
     const [theirs, ...others] = socket.rawListeners('data') as DataListener[];
     if (!theirs || others.length > 0) return;
     this.received = this.bytesRead;
-    socket[TRANSPORT] = this;
+    setTransport(socket, this);
     socket.off('data', theirs);
     socket.on('data', listenerBefore(theirs));
   }
@@ -109,15 +116,20 @@ export class WebSocketTransport implements Transport {
   /** @returns whether it was a pong, and nothing else. */
   hear(chunk: Buffer): boolean {
     this.received = (this.received ?? 0) + chunk.length;
-    const connection = this.webSocket[CONNECTION];
-    if (connection) connection.bytesCame = true;
+    const state = this.webSocket[STATE];
+    if (state.connection) state.connection.bytesCame = true;
     return (
       chunk.length === PONG_BYTES &&
       chunk[0] === FIN_AND_PONG &&
       chunk[1] === MASKED_AND_EMPTY &&
-      this.webSocket.takePong()
+      state.takePong()
     );
   }
+}
+
+/** Read-only, so that nothing which the application assigns to the properties of its socket gets in between. */
+function setTransport(socket: NetworkSocket, value: WebSocketTransport | undefined): void {
+  Object.defineProperty(socket, TRANSPORT, { value, configurable: true });
 }
 
 /** A header of two bytes and a mask of four. https://www.rfc-editor.org/rfc/rfc6455#section-5.2 */

@@ -4,13 +4,13 @@ import { type AddressInfo, Socket } from 'node:net';
 import type { Writable } from 'node:stream';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { WebSocket, WebSocketServer } from 'ws';
+import { BufferBudget } from '../../src/admission/buffered-messages.js';
 import { managerOf } from '../../src/admission/current-manager.decorator.js';
 import {
-  CONNECTION,
   connectionOf,
   type ManagedWebSocket,
   managedWebSocketClass,
-  sendAlone,
+  STATE,
 } from '../../src/admission/managed-websocket.js';
 import { MessageDispatcher, onDisconnect } from '../../src/admission/message-dispatcher.js';
 import { WebSocketTransport } from '../../src/admission/websocket-transport.js';
@@ -77,10 +77,7 @@ async function connect({
   const transport = new WebSocketTransport(server, stream);
   const manager = await core.factory.create({ userId: 'ada' });
   const connection = manager.attach(transport);
-  if (isManaged) {
-    server[CONNECTION] = connection;
-    server.writeTo(stream);
-  }
+  if (isManaged) server[STATE].attach(connection, stream);
   await once(client, 'open');
   return { server, stream, client, connection, transport, received, closed };
 }
@@ -90,6 +87,26 @@ async function say({ client, server }: Pair, ...texts: string[]): Promise<void> 
   for (const text of texts) client.send(text);
   client.ping();
   await once(server, 'ping');
+}
+
+/** Takes every message for one of the event `ask`. */
+function dispatcherOf(heard: (text: string) => unknown = () => {}): MessageDispatcher {
+  return new MessageDispatcher(
+    (data) => {
+      heard(String(data));
+      return { event: 'ask', data: String(data) };
+    },
+    () => {},
+    () => true,
+  );
+}
+
+/** Binds a gateway to the socket, and buffers its messages: what it has heard, and how to release them. */
+function buffering({ server }: Pair, bytes = 1_048_576, budget = new BufferBudget(bytes)) {
+  const heard: string[] = [];
+  dispatcherOf((text) => heard.push(text)).bind(server, {}, []);
+  const buffered = server[STATE].bufferMessages(budget);
+  return { heard, buffered, budget };
 }
 
 /** What the client has got by the time that a ping, sent after it, has come back. */
@@ -122,97 +139,259 @@ describe('what the server sends', () => {
     ]);
   });
 
-  it('goes out in one piece a turn', async () => {
-    const { server, stream } = await connect();
-    server.send('one');
-    server.send('two');
-    expect(stream.writableCorked).toBe(1);
-    await new Promise<void>((resolve) => process.nextTick(resolve));
-    expect(stream.writableCorked).toBe(0);
-    server.send('three');
-    expect(stream.writableCorked).toBe(1);
-  });
-
-  it('goes out at once, and in order, where nothing is to come that it could go with', async () => {
+  it('is with the kernel when the call returns, and `bufferedAmount` is 0', async () => {
     const pair = await connect();
     const { server, stream } = pair;
     const before = stream.bytesWritten;
-    sendAlone(server, 'alone');
-    expect(stream.writableCorked).toBe(0);
-    expect(stream.bytesWritten - before).toBe('alone'.length + 2);
     server.send('one');
-    sendAlone(server, 'two');
-    server.send('three');
-    expect(stream.writableCorked).toBe(1);
-    expect(await heardBy(pair)).toEqual(['alone', 'one', 'two', 'three']);
+    expect(stream.bytesWritten - before).toBe('one'.length + 2);
+    expect([stream.writableCorked, stream.writableLength, server.bufferedAmount]).toEqual([0, 0, 0]);
+    server.send('two');
+    expect(server.bufferedAmount).toBe(0);
+    expect(await heardBy(pair)).toEqual(['one', 'two']);
   });
 
-  it('goes out at once when it answers the only message, and with the others when it answers several', async () => {
+  describe('as answers to one read', () => {
+    /** Handlers that answer with their message, and what was unwritten after each answer. */
+    async function answering(handler: (text: string, server: Pair['server']) => unknown = (text) => text) {
+      const pair = await connect();
+      const { server, stream } = pair;
+      const unwritten: number[] = [];
+      const answers = vi.spyOn(server[STATE], 'answer');
+      answers.mockImplementation((text) => {
+        Object.getPrototypeOf(server[STATE]).answer.call(server[STATE], text);
+        unwritten.push(stream.writableLength);
+      });
+      dispatcherOf().bind(server, {}, [
+        { message: 'ask', callback: async (text: string) => handler(text, server) },
+      ] as never);
+      const ask = async (...texts: string[]) => {
+        stream.pause();
+        const all = say(pair, ...texts);
+        await new Promise((resolve) => setTimeout(resolve, 20));
+        stream.resume();
+        await all;
+        await new Promise((resolve) => setImmediate(resolve));
+      };
+      return { ...pair, ask, unwritten };
+    }
+
+    it('goes out at once when it answers the only message, and with the others when it answers several', async () => {
+      const pair = await answering();
+      await pair.ask('alone');
+      expect(pair.unwritten).toEqual([0]);
+      pair.unwritten.length = 0;
+      await pair.ask('one', 'two', 'three');
+      expect(pair.unwritten).toEqual([7, 14, 23]);
+      expect([pair.stream.writableCorked, pair.stream.writableLength]).toEqual([0, 0]);
+      expect(await heardBy(pair)).toEqual(
+        ['alone', 'one', 'two', 'three'].map((text) => JSON.stringify(text)),
+      );
+    });
+
+    it('is never more than 16 KiB', async () => {
+      const pair = await answering((text) => 'x'.repeat(Number(text)));
+      await pair.ask('10000', '6000', '10000', '20000', '100');
+      expect(pair.unwritten).toEqual([10_006, 16_012, 10_006, 0, 104]);
+      const lengths = (await heardBy(pair)).map((text) => text.length - 2);
+      expect(lengths).toEqual([10_000, 6_000, 10_000, 20_000, 100]);
+    });
+
+    it.each<[string, (server: Pair['server']) => unknown, readonly string[]]>([
+      ['sends a text', (server) => server.send('now'), ['"one"', 'now', '"two"']],
+      ['sends bytes', (server) => server.send(Buffer.from('now')), ['"one"', '<now>', '"two"']],
+      ['pings', (server) => server.ping(), ['"one"', '"two"']],
+      ['asks for `bufferedAmount`', (server) => expect(server.bufferedAmount).toBe(0), ['"one"', '"two"']],
+      ['terminates', (server) => server.terminate(), ['"one"']],
+      ['closes', (server) => server.close(4000), ['"one"']],
+    ])('is written, in order, when the application %s', async (_, happens, expected) => {
+      const pair = await connect();
+      const { server, stream } = pair;
+      const unwritten: number[] = [];
+      const callback = async (text: string) => {
+        if (text === 'one') return text;
+        // By then the answer before is given.
+        for (let i = 0; i < 9; i++) await undefined;
+        const before = stream.writableLength;
+        happens(server);
+        unwritten.push(before, stream.writableLength);
+        return text;
+      };
+      dispatcherOf().bind(server, {}, [{ message: 'ask', callback }] as never);
+      stream.pause();
+      for (const text of ['one', 'two']) pair.client.send(text);
+      await new Promise((resolve) => setTimeout(resolve, 20));
+      stream.resume();
+      await expect.poll(() => unwritten).toEqual([7, 0]);
+      await expect.poll(() => pair.received).toEqual(expected);
+    });
+
+    it('is at once again after the turn, although the next message is long under way', async () => {
+      const pair = await answering((text) => new Promise((resolve) => setTimeout(resolve, 30, text)));
+      await pair.ask('one', 'two');
+      await expect.poll(() => pair.unwritten).toEqual([0, 0]);
+    });
+  });
+
+  it('goes through what the application has put in place of `send`, answers and notices too', async () => {
     const pair = await connect();
-    const { server, stream } = pair;
-    const dispatcher = new MessageDispatcher(
-      (data) => ({ event: 'ask', data }),
-      () => {},
-    );
-    const corked: number[] = [];
+    const { server } = pair;
+    const traced: unknown[] = [];
     const { send } = server;
-    server.send = function (this: typeof server, ...args: Parameters<typeof send>) {
-      send.apply(this, args);
-      corked.push(stream.writableCorked);
+    server.send = function (this: typeof server, ...args: unknown[]) {
+      traced.push(args[0]);
+      return send.apply(this, args as never);
     } as typeof send;
-    const ask = async (text: string) => text;
-    dispatcher.bind(server, {}, [{ message: 'ask', callback: ask }] as never);
-    await say(pair, 'alone');
-    expect(corked).toEqual([0]);
-    corked.length = 0;
-    stream.pause();
-    const all = say(pair, 'one', 'two', 'three');
-    await new Promise((resolve) => setTimeout(resolve, 20));
-    stream.resume();
-    await all;
-    expect(corked).toEqual([1, 1, 1]);
-    expect(await heardBy(pair)).toEqual(['alone', 'one', 'two', 'three'].map((text) => JSON.stringify(text)));
+    server[STATE].answer('answer');
+    server[STATE].sendUncounted('notice');
+    server.send('text');
+    expect(traced).toEqual(['answer', 'notice', 'text']);
+    expect(core.counters.messagesOut).toBe(2);
+    expect(await heardBy(pair)).toEqual(['answer', 'notice', 'text']);
+    server.send = 'no function' as never;
+    server[STATE].sendUncounted('all the same');
+    expect((await heardBy(pair)).at(-1)).toBe('all the same');
   });
 
-  it('is expected alone no longer than it is sent, although that fails', async () => {
-    const { server, stream } = await connect();
+  it('is sent as the application’s own after an answer that could not be sent', async () => {
+    const { server } = await connect();
     const { send } = server;
     server.send = () => {
       throw new Error('full');
     };
-    expect(() => sendAlone(server, 'alone')).toThrow('full');
+    expect(() => server[STATE].sendUncounted('notice')).toThrow('full');
     server.send = send;
     server.send('one');
-    expect(stream.writableCorked).toBe(1);
+    expect(core.counters.messagesOut).toBe(1);
   });
 
+  describe('where a tracer has replaced a method', () => {
+    const senderOf = (server: object) =>
+      (server as { _sender: Record<string, unknown> & { constructor: Record<string, unknown> } })._sender;
+
+    /** Wraps the method for as long as the test runs. */
+    function trace(object: Record<string, unknown>, name: string): unknown[][] {
+      const calls: unknown[][] = [];
+      const original = object[name] as (...args: unknown[]) => unknown;
+      const isOwn = Object.hasOwn(object, name);
+      object[name] = function (this: unknown, ...args: unknown[]) {
+        calls.push(args);
+        return original.apply(this, args);
+      };
+      cleanUps.push(() => {
+        if (isOwn) object[name] = original;
+        else delete object[name];
+      });
+      return calls;
+    }
+
+    const everything = async (pair: Pair) => {
+      pair.server.send('text');
+      pair.server[STATE].answer('answer');
+      pair.server[STATE].sendUncounted('notice');
+      expect(await heardBy(pair)).toEqual(['text', 'answer', 'notice']);
+    };
+
+    it.each([
+      ['before', true],
+      ['after', false],
+    ])('WebSocket.prototype.send, %s the server began: it sees all texts', async (_, isBefore) => {
+      const prototype = WebSocket.prototype as unknown as Record<string, unknown>;
+      const early = isBefore ? trace(prototype, 'send') : [];
+      const pair = await connect();
+      await everything(pair);
+      const late = isBefore ? early : trace(prototype, 'send');
+      if (!isBefore) {
+        pair.received.length = 0;
+        await everything(pair);
+      }
+      expect(late.map(([text]) => text)).toEqual(['text', 'answer', 'notice']);
+    });
+
+    it.each(['send', 'dispatch', 'sendFrame'])('Sender.prototype.%s: it sees all texts', async (name) => {
+      const first = await connect();
+      const calls = trace(Object.getPrototypeOf(senderOf(first.server)), name);
+      await everything(first);
+      // The pings of `heardBy` pass through `sendFrame` too.
+      expect(calls.length).toBeGreaterThanOrEqual(3);
+      calls.length = 0;
+      const second = await connect();
+      await everything(second);
+      expect(calls.length).toBeGreaterThanOrEqual(3);
+    });
+
+    it('Sender.frame: it sees all texts', async () => {
+      const pair = await connect();
+      const calls = trace(senderOf(pair.server).constructor, 'frame');
+      await everything(pair);
+      expect(calls.length).toBeGreaterThanOrEqual(3);
+    });
+
+    it('of the sender of one socket: it sees all texts of it', async () => {
+      const pair = await connect();
+      const calls = trace(senderOf(pair.server), 'send');
+      await everything(pair);
+      expect(calls.map(([text]) => text)).toEqual(['text', 'answer', 'notice']);
+    });
+
+    it.each([
+      ['WebSocket.prototype.ping', () => WebSocket.prototype],
+      ['Sender.prototype.ping', (server: object) => Object.getPrototypeOf(senderOf(server))],
+    ])('%s: it sees our pings', async (_, objectOf) => {
+      const pair = await connect();
+      const calls = trace(objectOf(pair.server) as never, 'ping');
+      const answered = once(pair.server, 'pong');
+      pair.transport.ping();
+      await answered;
+      expect(calls).toHaveLength(1);
+    });
+
+    it('WebSocket.prototype.emit: it sees the pongs to our pings', async () => {
+      const pair = await connect();
+      const calls = trace(WebSocket.prototype as unknown as Record<string, unknown>, 'emit');
+      for (let i = 1; i < 3; i++) {
+        pair.transport.ping();
+        await expect.poll(() => calls.filter(([event]) => event === 'pong')).toHaveLength(i);
+      }
+    });
+  });
+
+  /** Whether the next text is framed by `ws`. */
+  function isLeftToWs(server: Pair['server']): boolean {
+    const socket = transportOf(server);
+    const writes = vi.spyOn(socket, 'write');
+    server.send('next');
+    const { length } = writes.mock.calls;
+    writes.mockRestore();
+    // `ws` writes a header and then the text, or nothing yet.
+    return length !== 1;
+  }
+
   it.each([
-    ['a string with options', ['text', { binary: false }] as const],
-    ['a Blob', [new Blob(['blob'])] as const],
-  ])('is left to ws for good after %s', async (_, args) => {
+    ['a Blob, until that is read', new Blob(['blob']), {}, '<blob>'],
+    ['a part, until the last one', 'part', { fin: false }, undefined],
+  ])('is left to ws after %s', async (_, data, options, received) => {
     const pair = await connect();
-    pair.server.send(...(args as unknown as [string]));
-    pair.server.send('last');
-    expect(pair.stream.writableCorked).toBe(0);
-    expect((await heardBy(pair)).at(-1)).toBe('last');
+    pair.server.send(data as never, options);
+    expect(isLeftToWs(pair.server)).toBe(true);
+    if (received === undefined) pair.server.send('end', { fin: true });
+    await expect.poll(() => pair.received.length).toBeGreaterThan(0);
+    expect(isLeftToWs(pair.server)).toBe(false);
   });
 
   it.each([
     ['bytes', Buffer.from('x')],
     ['an ArrayBuffer', new Uint8Array([1]).buffer],
   ])('is ours again after %s', async (_, data) => {
-    const { server, stream } = await connect();
+    const { server } = await connect();
     server.send(data);
-    await new Promise<void>((resolve) => setImmediate(resolve));
-    server.send('ours');
-    expect(stream.writableCorked).toBe(1);
+    expect(isLeftToWs(server)).toBe(false);
   });
 
   it('is left to ws where messages are compressed', async () => {
     const pair = await connect({ perMessageDeflate: true });
-    pair.server.send('text');
-    expect(pair.stream.writableCorked).toBe(0);
-    expect(await heardBy(pair)).toEqual(['text']);
+    expect(isLeftToWs(pair.server)).toBe(true);
+    expect(await heardBy(pair)).toEqual(['next']);
   });
 
   it("is left to a class of the application's own", async () => {
@@ -234,7 +413,7 @@ describe('what the server sends', () => {
     server.send(Buffer.from('binary'));
     expect(core.counters.messagesOut).toBe(2);
     expect(connection.manager.lastActivityAt).toBe(core.clock.now());
-    server.sendUncounted('notice');
+    server[STATE].sendUncounted('notice');
     expect(core.counters.messagesOut).toBe(2);
     expect(await heardBy(pair)).toEqual(['text', '<binary>', 'notice']);
   });
@@ -262,7 +441,7 @@ describe('what the server sends', () => {
   it('throws nothing, and goes nowhere, once the socket is closing', async () => {
     const { server, received, closed } = await connect();
     server.close(4000, 'enough');
-    server.sendUncounted('too late');
+    server[STATE].sendUncounted('too late');
     expect(await closed).toEqual([4000, 'enough']);
     expect(received).toEqual([]);
   });
@@ -304,78 +483,285 @@ describe('what the client sends', () => {
     expect(core.counters.messagesIn).toBe(0);
   });
 
-  it('waits, in order, while it is held, and is not read beyond sixteen', async () => {
-    const { server, client } = await connect();
-    const heard: string[] = [];
-    server.on('message', (data) => heard.push(String(data)));
-    server.holdMessages();
-    const texts = Array.from({ length: 40 }, (_, i) => `${i}`);
-    for (const text of texts.slice(0, 15)) client.send(text);
-    await expect.poll(() => core.counters.messagesIn).toBe(15);
-    expect(server.isPaused).toBe(false);
-    for (const text of texts.slice(15)) client.send(text);
-    await expect.poll(() => server.isPaused).toBe(true);
-    // A second order to hold keeps what is held.
-    server.holdMessages();
-    expect(heard).toEqual([]);
-    server.releaseMessages();
-    await expect.poll(() => heard).toEqual(texts);
-    expect(server.isPaused).toBe(false);
-    client.send('later');
-    await expect.poll(() => heard.at(-1)).toBe('later');
-  });
+  describe('while handleConnection runs', () => {
+    const texts = (many: number, length = 4) =>
+      Array.from({ length: many }, (_, i) => `${i}`.padStart(length, '0'));
+    const settled = () => new Promise((resolve) => setTimeout(resolve, 100));
 
-  it('is dropped with the connection that it was held for', async () => {
-    const pair = await connect();
-    const heard: string[] = [];
-    pair.server.on('message', (data) => heard.push(String(data)));
-    pair.server.holdMessages();
-    await say(pair, 'one');
-    pair.connection.end({ reason: 'evicted' });
-    pair.server.releaseMessages();
-    expect(heard).toEqual([]);
-  });
-
-  it.each([
-    ['wanted', true, ['one', 'two', 'closed 4001']],
-    ['not wanted', false, ['closed 4001']],
-  ])(
-    'and was held until its sender had left is %s: the close comes after it',
-    async (_, isWanted, expected) => {
+    it('waits for gateways, in order, and is heard by other listeners at once', async () => {
       const pair = await connect();
-      const { server, connection, closed } = pair;
-      const told: string[] = [];
-      server.on('message', (data) => told.push(String(data)));
-      new MessageDispatcher(
-        () => undefined,
-        () => {},
-      ).bind(server, {}, []);
-      onDisconnect(server, (code) => told.push(`closed ${code}`));
-      server.holdMessages();
+      const { heard, buffered } = buffering(pair);
+      const raw: string[] = [];
+      pair.server.on('message', (data) => raw.push(String(data)));
       await say(pair, 'one', 'two');
-      pair.client.close(4001, 'said it');
-      await closed;
-      await expect.poll(() => connection.closed).toEqual({ code: 4001, reason: 'said it' });
-      expect([connection.detached, told]).toEqual([true, []]);
-      server.releaseMessages(isWanted);
-      await expect.poll(() => told).toEqual(expected);
-    },
-  );
+      expect([raw, heard]).toEqual([['one', 'two'], []]);
+      buffered.release();
+      expect(heard).toEqual(['one', 'two']);
+      await say(pair, 'three');
+      expect(heard).toEqual(['one', 'two', 'three']);
+    });
 
-  it('is nothing to release where nothing was held', async () => {
-    const { server } = await connect();
-    server.releaseMessages();
-    expect(server.isPaused).toBe(false);
-  });
+    it('waits until the hooks of all gateways have settled', async () => {
+      const pair = await connect();
+      const { heard, buffered, budget } = buffering(pair);
+      expect(pair.server[STATE].bufferMessages(budget)).toBe(buffered);
+      await say(pair, 'one');
+      buffered.release();
+      expect(heard).toEqual([]);
+      buffered.release();
+      expect(heard).toEqual(['one']);
+    });
 
-  it('stays unread where the application has stopped to read', async () => {
-    const pair = await connect();
-    pair.server.holdMessages();
-    await say(pair, 'one');
-    pair.server.pause();
-    pair.server.releaseMessages();
-    expect(pair.server.isPaused).toBe(true);
-    pair.server.resume();
+    it('waits once for each gateway of the socket, and goes to each of them', async () => {
+      const pair = await connect();
+      const first = buffering(pair);
+      const second: string[] = [];
+      dispatcherOf((text) => second.push(text)).bind(pair.server, {}, []);
+      await say(pair, 'one', 'two');
+      expect([first.heard, second]).toEqual([[], []]);
+      const used = first.budget.usedBy('ada');
+      first.buffered.release();
+      expect([first.heard, second, used]).toEqual([['one', 'two'], ['one', 'two'], 2 * (3 + 4)]);
+    });
+
+    it('is of its kind and size afterwards, whatever lies between', async () => {
+      const pair = await connect();
+      const messages = [
+        'short',
+        Buffer.from('binary'),
+        '',
+        'x'.repeat(1_024),
+        'y'.repeat(1_025),
+        Buffer.alloc(20_000, 1),
+        'ü€😀',
+      ];
+      const kinds: [boolean, string][] = [];
+      const dispatcher = new MessageDispatcher(
+        (data) => void kinds.push([Buffer.isBuffer(data), String(data)]),
+        () => {},
+        () => true,
+      );
+      dispatcher.bind(pair.server, {}, []);
+      const buffered = pair.server[STATE].bufferMessages(new BufferBudget(1_000_000));
+      for (let i = 0; i < 20; i++) for (const message of messages) pair.client.send(message);
+      pair.client.ping();
+      await once(pair.server, 'ping');
+      buffered.release();
+      await expect.poll(() => kinds.length).toBe(140);
+      const expected = messages.map((message) => [Buffer.isBuffer(message), String(message)]);
+      expect(kinds).toEqual(Array.from({ length: 20 }, () => expected).flat());
+    });
+
+    it('is read no further than its bytes allow, and nothing is lost', async () => {
+      const pair = await connect();
+      const { server, client, transport, connection } = pair;
+      const { heard, buffered, budget } = buffering(pair, 200_000);
+      let raw = 0;
+      server.on('message', () => raw++);
+      const all = texts(1_000, 4_000);
+      connection.isCalm = true;
+      for (const text of all) client.send(text);
+      await expect.poll(() => buffered.isStopped).toBe(true);
+      await settled();
+      expect([server.isPaused, transport.paused, connection.isCalm]).toEqual([false, true, false]);
+      expect(raw * 4_000).toBeLessThan(200_000 + 65_536);
+      expect(budget.usedBy('ada')).toBeLessThan(200_000 + 65_536);
+      expect(heard).toEqual([]);
+      // The application's own way to read on does not go round the bound.
+      server.resume();
+      await settled();
+      expect(raw * 4_000).toBeLessThan(200_000 + 65_536);
+      buffered.release();
+      await expect.poll(() => heard.length).toBe(1_000);
+      expect(heard).toEqual(all);
+      expect([budget.size, transport.paused]).toEqual([0, false]);
+    });
+
+    it('costs no more than its bytes, however many messages they are', async () => {
+      const pair = await connect();
+      const { client } = pair;
+      const { heard, buffered, budget } = buffering(pair, 100_000);
+      const all = texts(50_000, 1);
+      for (const text of all) client.send(text);
+      await expect.poll(() => buffered.isStopped).toBe(true);
+      await settled();
+      expect(budget.usedBy('ada')).toBeLessThan(100_000 + 65_536);
+      buffered.release();
+      await expect.poll(() => heard.length, { timeout: 5_000 }).toBe(50_000);
+      expect(heard).toEqual(all);
+    });
+
+    it('is handed on in turns, with what comes meanwhile behind it', async () => {
+      const pair = await connect();
+      const { heard, buffered } = buffering(pair);
+      const all = texts(300);
+      await say(pair, ...all.slice(0, 200));
+      buffered.release();
+      expect(heard.length).toBe(64);
+      for (const text of all.slice(200)) pair.server.emit('message', Buffer.from(text), false);
+      expect(heard.length).toBe(64);
+      await expect.poll(() => heard).toEqual(all);
+      expect(pair.server[STATE].buffered).toBeUndefined();
+    });
+
+    it('is not inflated further than its bytes allow, and nothing is lost', async () => {
+      const pair = await connect({ perMessageDeflate: true });
+      const { server, client, transport } = pair;
+      const { heard, buffered, budget } = buffering(pair, 1_000_000);
+      let raw = 0;
+      server.on('message', (data: Buffer) => {
+        raw += data.length;
+      });
+      const all = texts(100, 300_000);
+      for (const text of all) client.send(text);
+      await expect.poll(() => buffered.isStopped).toBe(true);
+      await settled();
+      expect(transport.paused).toBe(true);
+      expect(raw).toBeGreaterThan(0);
+      expect(raw).toBeLessThan(1_200_000);
+      expect(budget.usedBy('ada')).toBeLessThan(1_200_000);
+      buffered.release();
+      await expect.poll(() => heard.length, { timeout: 5_000 }).toBe(100);
+      expect(heard).toEqual(all);
+      expect([budget.size, transport.paused]).toEqual([0, false]);
+    });
+
+    it.each([false, true])('shares the bytes of its user (compressed: %s)', async (perMessageDeflate) => {
+      const budget = new BufferBudget(100_000);
+      const pairs = [];
+      for (let i = 0; i < 8; i++) pairs.push(await connect({ perMessageDeflate }));
+      const all = pairs.map((pair) => ({ ...pair, ...buffering(pair, 0, budget) }));
+      const messages = texts(3, 90_000);
+      for (const { client } of all) for (const text of messages) client.send(text);
+      await expect.poll(() => all.every(({ buffered }) => buffered.isStopped)).toBe(true);
+      await settled();
+      // Each read that began below the bound may end above it.
+      expect(budget.usedBy('ada')).toBeLessThan(400_000 + 8 * 65_536);
+      for (const { buffered } of all) buffered.release();
+      for (const { heard } of all) await expect.poll(() => heard.length).toBe(3);
+      expect(all.map(({ heard }) => heard)).toEqual(all.map(() => messages));
+      expect(budget.size).toBe(0);
+    });
+
+    it('goes on to be inflated as soon as another connection of the user needs less', async () => {
+      const budget = new BufferBudget(100_000);
+      const held = await connect({ perMessageDeflate: true });
+      const { buffered, heard } = buffering(held, 0, budget);
+      budget.add('ada', 390_000);
+      held.client.send('x'.repeat(50_000));
+      await expect.poll(() => buffered.isStopped).toBe(true);
+      budget.add('ada', -300_000);
+      await expect.poll(() => buffered.isPending).toBe(true);
+      expect(buffered.isStopped).toBe(false);
+      buffered.release();
+      expect(heard).toEqual(['x'.repeat(50_000)]);
+      budget.add('ada', -90_000);
+      expect(budget.size).toBe(0);
+    });
+
+    it('ends its connection where nothing of ws can be stopped, and there is too much of it', async () => {
+      const pair = await connect();
+      const { _receiver: receiver } = pair.server as unknown as { _receiver: { cork: unknown } };
+      receiver.cork = undefined;
+      const { heard, budget, buffered } = buffering(pair, 10_000);
+      for (const text of texts(100, 4_000)) pair.client.send(text);
+      expect(await pair.closed).toEqual([1011, 'internal']);
+      expect(listenerFailures).toEqual([
+        ['message', new Error('more than 10000 bytes of messages before handleConnection has settled')],
+      ]);
+      buffered.release();
+      expect([heard, budget.size]).toEqual([[], 0]);
+    });
+
+    it('is dropped with the connection that it was held for', async () => {
+      const pair = await connect();
+      const { heard, buffered, budget } = buffering(pair);
+      await say(pair, 'one');
+      pair.connection.end({ reason: 'evicted' });
+      buffered.release();
+      expect([heard, budget.size]).toEqual([[], 0]);
+    });
+
+    it.each([
+      ['wanted', true, ['one', 'two', 'closed 4001']],
+      ['not wanted', false, ['closed 4001']],
+    ])(
+      'and was held until its sender had left is %s: the gateway hears of the close after it, others at once',
+      async (_, isWanted, expected) => {
+        const pair = await connect();
+        const { server, connection, closed } = pair;
+        const told: string[] = [];
+        const raw: string[] = [];
+        server.on('close', () => raw.push('closed'));
+        dispatcherOf((text) => told.push(text)).bind(server, {}, []);
+        onDisconnect(server, (code) => told.push(`closed ${code}`));
+        const buffered = server[STATE].bufferMessages(new BufferBudget(1_000));
+        await say(pair, 'one', 'two');
+        pair.client.close(4001, 'said it');
+        await closed;
+        await expect.poll(() => connection.closed).toEqual({ code: 4001, reason: 'said it' });
+        await expect.poll(() => raw).toEqual(['closed']);
+        let isGone = false;
+        void connection.whenGone().then(() => {
+          isGone = true;
+        });
+        await settled();
+        expect([connection.detached, told]).toEqual([true, []]);
+        buffered.release(isWanted);
+        await expect.poll(() => told).toEqual(expected);
+        await expect.poll(() => isGone).toBe(true);
+      },
+    );
+
+    it('is dropped where its sender has left, and its user has as much waiting as it may', async () => {
+      const pair = await connect();
+      const { heard, buffered, budget } = buffering(pair, 10_000);
+      budget.add('ada', 39_000);
+      for (const text of texts(5, 500)) pair.client.send(text);
+      await expect.poll(() => buffered.isStopped).toBe(true);
+      pair.client.terminate();
+      await expect.poll(() => pair.connection.closed?.code).toBe(1006);
+      expect(budget.usedBy('ada')).toBeLessThanOrEqual(40_000);
+      buffered.release();
+      expect(heard).toEqual(texts(1, 500));
+      budget.add('ada', -39_000);
+      expect([budget.size, listenerFailures]).toEqual([0, []]);
+    });
+
+    it('is nothing to release where nothing was held', async () => {
+      const pair = await connect();
+      const { buffered, heard } = buffering(pair);
+      buffered.release();
+      expect([pair.server.isPaused, pair.server[STATE].buffered, heard]).toEqual([false, undefined, []]);
+      await say(pair, 'later');
+      expect(heard).toEqual(['later']);
+    });
+
+    it('leaves no method of ours on what belongs to ws', async () => {
+      const pair = await connect({ perMessageDeflate: true });
+      const { _receiver, _extensions } = pair.server as unknown as Record<string, Record<string, object>>;
+      const own = () => [
+        Object.hasOwn(_receiver as object, 'write'),
+        Object.hasOwn(_extensions?.['permessage-deflate'] as object, 'decompress'),
+      ];
+      const { buffered } = buffering(pair);
+      expect(own()).toEqual([true, true]);
+      buffered.release();
+      expect(own()).toEqual([false, false]);
+    });
+
+    it('stays unread where the application has stopped to read', async () => {
+      const pair = await connect();
+      const { buffered } = buffering(pair, 20_000);
+      for (const text of texts(100, 4_000)) pair.client.send(text);
+      await expect.poll(() => buffered.isStopped).toBe(true);
+      pair.server.pause();
+      buffered.release();
+      await settled();
+      expect([pair.server.isPaused, transportOf(pair.server).isPaused()]).toEqual([true, true]);
+      pair.server.resume();
+      expect(transportOf(pair.server).isPaused()).toBe(false);
+    });
   });
 
   it.each(['ping', 'pong'] as const)('is life, if it is a %s', async (kind) => {
@@ -594,15 +980,12 @@ describe('listeners of the application', () => {
   it('keep no gateway from hearing of the close', async () => {
     const { server, client, connection } = await connect();
     const heard: unknown[] = [];
-    new MessageDispatcher(
-      () => undefined,
-      () => {},
-    ).bind(server, {}, []);
-    onDisconnect(server, (...told) => {
-      heard.push(told.map(String));
+    server.on('close', () => {
       throw FAILURE;
     });
-    server.on('close', () => {
+    dispatcherOf().bind(server, {}, []);
+    onDisconnect(server, (...told) => {
+      heard.push(told.map(String));
       throw FAILURE;
     });
     client.close(4001, 'bye');
@@ -637,8 +1020,6 @@ describe('what an application emits itself', () => {
     const { server } = await connect();
     expect(server.emit('message', Buffer.from('{}'), false)).toBe(false);
     server.on('message', () => {});
-    expect(server.emit('message', Buffer.from('{}'), false)).toBe(true);
-    server.holdMessages();
     expect(server.emit('message', Buffer.from('{}'), false)).toBe(true);
     server.on('news', () => {
       throw new Error('a listener failed');
@@ -694,10 +1075,11 @@ describe('the connection of a client', () => {
 
 describe('a close', () => {
   it('is answered although messages wait before the answer', async () => {
-    const { server, client, closed } = await connect();
-    server.holdMessages();
-    for (let i = 0; i < 40; i++) client.send('wait');
-    await expect.poll(() => server.isPaused).toBe(true);
+    const pair = await connect();
+    const { server, client, closed } = pair;
+    const { buffered } = buffering(pair, 10_000);
+    for (let i = 0; i < 40; i++) client.send('wait'.repeat(1_000));
+    await expect.poll(() => buffered.isStopped).toBe(true);
     server.close(4000, 'enough');
     expect(await closed).toEqual([4000, 'enough']);
     await expect.poll(() => server.readyState).toBe(WebSocket.CLOSED);
