@@ -22,6 +22,8 @@ const SMALL_PART = 1 / 8;
 const MESSAGES_A_TURN = 64;
 
 const DEFLATE = 'permessage-deflate';
+/** `readyState` of an open socket. */
+const OPEN = 1;
 
 /** Bytes of buffered messages, by user. */
 export class BufferBudget {
@@ -71,7 +73,7 @@ type Listener = ((this: unknown, ...args: unknown[]) => void) & { readonly liste
 
 /** What buffered messages need of their socket. */
 export interface BufferingSocket {
-  readonly webSocket: object;
+  readonly webSocket: { readonly readyState: number };
   readonly connection: Connection | undefined;
   buffered: BufferedMessages | undefined;
   failed(event: string, error: unknown): void;
@@ -187,7 +189,7 @@ export class BufferedMessages {
 
   /** Whatever listeners for messages and the close are added within the call get them as a gateway's listeners do. */
   capture(addListeners: () => void): void {
-    const webSocket = this.socket.webSocket as EventEmitter;
+    const webSocket = this.socket.webSocket as unknown as EventEmitter;
     const events = ['message', 'close'] as const;
     const before = events.map((event) => webSocket.listenerCount(event));
     addListeners();
@@ -273,16 +275,19 @@ export class BufferedMessages {
 
   private fits(bytes: number, reserved: number): boolean {
     const { budget, used } = this;
-    // A peer that has left cannot be made to wait.
-    const isEnding = this.isLifted || this.receiver?.writableEnded === true;
-    if (isEnding && budget.usedBy(this.userId) - reserved + bytes > budget.perUser) return false;
+    if (this.isEnding && budget.usedBy(this.userId) - reserved + bytes > budget.perUser) return false;
     return used === 0 || used + bytes <= budget.perConnection + (this.isLifted ? 0 : SLACK_BYTES);
+  }
+
+  /** A peer that leaves cannot be made to wait: what it has sent is read to the end at once. */
+  private get isEnding(): boolean {
+    return this.isLifted || this.socket.webSocket.readyState !== OPEN;
   }
 
   /** Only where the socket ends, or where `ws` has no place for us to stop it. */
   private overflow(): void {
     this.isOverfull = true;
-    if (this.isLifted || this.receiver?.writableEnded === true) return;
+    if (this.isEnding) return;
     const { perConnection } = this.budget;
     const error = new Error(
       `more than ${perConnection} bytes of messages before handleConnection has settled`,

@@ -337,7 +337,12 @@ function isTraced({ base }: SocketKind): boolean {
 }
 
 /** For a base class: so that the private fields of the derived one are added to an object of somebody else's. */
-const Itself = ((object: object) => object) as unknown as new (object: object) => object;
+class Itself {
+  constructor(object: object) {
+    // biome-ignore lint/correctness/noConstructorReturn: this is how a private field gets onto another object
+    return object;
+  }
+}
 
 /**
  * Leads from a stream to the state of its socket, for clients that the application has put into a `Proxy`: a private field

@@ -123,9 +123,9 @@ export class MessageDispatcher {
       if (!gateway || state.buffered?.take(listener, data, isBinary)) return;
       // Parsed for each gateway: what one of them does to its message is nothing to the others.
       const message = dispatcher.parsed(isBinary ? data : String(data));
-      const index = message && gateway.routes.indexOf?.get(message.event);
-      if (index !== undefined)
-        dispatcher.run(state, gateway.callbacks[index] as MessageCallback, message as Message);
+      const index = message ? gateway.routes.indexOf?.get(message.event) : undefined;
+      if (message && index !== undefined)
+        dispatcher.run(state, gateway.callbacks[index] as MessageCallback, message);
     };
   }
 

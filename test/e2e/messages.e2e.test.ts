@@ -614,7 +614,7 @@ describe('our way to a handler', () => {
     expect(eventsOf('hook_failed')).toMatchObject([{ hook: 'message handler' }]);
   });
 
-  it('says so when the application’s parser fails, and not for what is merely no JSON', async () => {
+  it('says so when the application’s parser fails, at what is no JSON too, as Nest’s own way does', async () => {
     const { url, of: eventsOf } = await startApp({
       configure: (app) =>
         app.useWebSocketAdapter(
@@ -632,8 +632,17 @@ describe('our way to a handler', () => {
     client.send('poison');
     expect(await client.echo('on')).toBe('on');
     expect(eventsOf('hook_failed')).toMatchObject([
+      { hook: 'message parser', error: expect.any(SyntaxError) },
       { hook: 'message parser', error: new TypeError('poisoned') },
     ]);
+  });
+
+  it('says nothing when the platform’s own parser gets what is no JSON', async () => {
+    const { url, of: eventsOf } = await startApp();
+    const client = await connect(`${url}/ws?userId=alice`);
+    client.webSocket.send('{');
+    expect(await client.echo('on')).toBe('on');
+    expect(eventsOf('hook_failed')).toEqual([]);
   });
 
   it('counts a session as busy while a handler runs, and no longer', async () => {

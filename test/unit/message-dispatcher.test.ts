@@ -1,17 +1,38 @@
 import { EventEmitter } from 'node:events';
+import { PassThrough } from 'node:stream';
 import type { MessageMappingProperties } from '@nestjs/websockets';
 import { finalize, NEVER, Observable, of, Subject, throwError } from 'rxjs';
 import { describe, expect, it } from 'vitest';
-import { CONNECTION, type ManagedWebSocket } from '../../src/admission/managed-websocket.js';
+import {
+  type ManagedWebSocket,
+  type SocketKind,
+  SocketState,
+  STATE,
+} from '../../src/admission/managed-websocket.js';
 import { MessageDispatcher, onDisconnect } from '../../src/admission/message-dispatcher.js';
+import type { Connection } from '../../src/manager/connection.js';
 import { Core } from '../support/core.js';
 
 class ClientSocket extends EventEmitter {
   readyState = 1;
+  readonly extensions = '';
   readonly sent: unknown[] = [];
+  readonly failures: [string, unknown][] = [];
+  readonly [STATE] = new SocketState(
+    this as unknown as ManagedWebSocket,
+    {
+      sink: { listenerFailed: (event: string, error: unknown) => this.failures.push([event, error]) },
+    } as unknown as SocketKind,
+  );
 
   send(text: string): void {
     this.sent.push(JSON.parse(text));
+  }
+
+  close(code: number, reason: string): void {
+    this.readyState = 3;
+    this.emit('close', code, reason);
+    this[STATE].noteTold([code, reason], false);
   }
 
   tell(event: string, data?: unknown): void {
@@ -21,9 +42,6 @@ class ClientSocket extends EventEmitter {
 
 type Handlers = Record<string, (data: never, event: string) => unknown>;
 
-const unexpected = (error: unknown) => {
-  throw error;
-};
 const settled = () => new Promise((resolve) => setImmediate(resolve));
 const mapped = (handlers: Handlers) =>
   Object.entries(handlers).map(([message, callback]) => ({
@@ -31,16 +49,24 @@ const mapped = (handlers: Handlers) =>
     callback,
   })) as unknown as MessageMappingProperties[];
 
-async function setup(parse: (data: unknown) => object | undefined = (data) => JSON.parse(String(data))) {
+async function setup(
+  parse: (data: unknown) => object | undefined = (data) => JSON.parse(String(data)),
+  reportsSyntaxErrors = false,
+) {
   const core = await Core.start();
   const reported: [string, string][] = [];
-  const dispatcher = new MessageDispatcher(parse, (hook, error) => reported.push([hook, String(error)]));
+  const dispatcher = new MessageDispatcher(
+    parse,
+    (hook, error) => reported.push([hook, String(error)]),
+    () => reportsSyntaxErrors,
+  );
   const connect = (...gateways: Handlers[]) => {
     const client = new ClientSocket();
     const socket = client as unknown as ManagedWebSocket;
-    socket[CONNECTION] = core.place({ userId: 'alice' }).socket?.connection;
+    const connection = core.place({ userId: 'alice' }).socket?.connection as Connection;
+    client[STATE].attach(connection, new PassThrough());
     for (const handlers of gateways) dispatcher.bind(socket, {}, mapped(handlers));
-    return { client, socket, manager: socket[CONNECTION]?.manager };
+    return { client, socket, manager: connection.manager };
   };
   return { core, connect, dispatcher, reported };
 }
@@ -95,12 +121,18 @@ describe('a message', () => {
     expect(client.sent).toEqual([]);
   });
 
-  it('that is no JSON is nothing, and worth no line', async () => {
-    const { connect, reported } = await setup();
+  it.each([
+    ['is nothing, and worth no line', false, 0],
+    ['is reported where the parser is the application’s own', true, 1],
+  ])('that is no JSON %s', async (_, reportsSyntaxErrors, lines) => {
+    const { connect, reported } = await setup(undefined, reportsSyntaxErrors);
     const { client } = connect({ ask: () => 1 });
     client.emit('message', Buffer.from('{'), false);
     await settled();
-    expect([client.sent, reported]).toEqual([[], []]);
+    expect([client.sent, reported.map(([hook]) => hook)]).toEqual([
+      [],
+      Array.from({ length: lines }, () => 'message parser'),
+    ]);
   });
 
   it('that the parser of the application fails at is reported', async () => {
@@ -181,18 +213,22 @@ describe('a manager', () => {
     await settled();
     answers.next(1);
     expect([client.sent, manager?.isBusy]).toEqual([[1], true]);
-    socket.gateway?.socketClosed(socket, [1001, Buffer.from('')], unexpected);
-    expect([answers.observed, manager?.isBusy, socket.streams?.size]).toEqual([false, false, 0]);
+    onDisconnect(socket, () => {});
+    // Not by a listener, which the application may remove.
+    client.removeAllListeners('close');
+    client.close(1001, '');
+    expect([answers.observed, manager?.isBusy, client[STATE].streams?.size]).toEqual([false, false, 0]);
+    expect(client.failures).toEqual([]);
   });
 
   it('is busy no longer than its streams', async () => {
     const { connect } = await setup();
     const answers = new Subject<number>();
-    const { client, socket, manager } = connect({ ask: () => answers });
+    const { client, manager } = connect({ ask: () => answers });
     client.tell('ask');
     await settled();
     answers.complete();
-    expect([manager?.isBusy, socket.streams?.size]).toEqual([false, 0]);
+    expect([manager?.isBusy, client[STATE].streams?.size]).toEqual([false, 0]);
   });
 
   it('is not busy with a stream for a socket that is gone: nobody subscribes', async () => {
@@ -220,22 +256,36 @@ describe('gateways that share a path', () => {
     client.tell('ask', { n: 1 });
     await settled();
     expect(client.sent).toEqual([2, 2]);
-    expect([client.listenerCount('message'), client.listenerCount('close')]).toEqual([1, 0]);
+    // One each, as on the platform.
+    expect([client.listenerCount('message'), client.listenerCount('close')]).toEqual([3, 0]);
   });
 
   it('each hear of the close, once', async () => {
     const { dispatcher, connect } = await setup();
-    const { socket } = connect({ ask: () => 1 });
+    const { client, socket } = connect({ ask: () => 1 });
     const heard: unknown[] = [];
+    client.on('close', () => heard.push('before'));
     expect(onDisconnect(socket, (...args) => heard.push(['first', ...args]))).toBe(true);
     expect(onDisconnect(socket, () => heard.push('again'))).toBe(false);
     dispatcher.bind(socket, {}, mapped({ ask: () => 2 }));
     expect(onDisconnect(socket, (...args) => heard.push(['second', ...args]))).toBe(true);
-    socket.gateway?.socketClosed(socket, [1000, 'bye'], unexpected);
-    expect(heard).toEqual([
-      ['first', 1000, 'bye'],
-      ['second', 1000, 'bye'],
-    ]);
+    client.on('close', () => heard.push('after'));
+    client.close(1000, 'bye');
+    client.emit('close');
+    const told = ['before', ['first', 1000, 'bye'], ['second', 1000, 'bye'], 'after'];
+    expect([heard, client.failures]).toEqual([[...told, 'before', 'after'], []]);
+  });
+
+  it('hear nothing of the close once their listeners are removed', async () => {
+    const { dispatcher, connect } = await setup();
+    const { client, socket } = connect({ ask: () => 1 });
+    const heard: string[] = [];
+    onDisconnect(socket, () => heard.push('first'));
+    client.removeAllListeners('close');
+    dispatcher.bind(socket, {}, mapped({ ask: () => 2 }));
+    onDisconnect(socket, () => heard.push('second'));
+    client.close(1000, 'bye');
+    expect(heard).toEqual(['second']);
   });
 
   it('each hear of the close, and every stream ends, whatever one of them throws', async () => {
@@ -257,10 +307,9 @@ describe('gateways that share a path', () => {
     client.tell('torn');
     client.tell('sound');
     await settled();
-    const failures: unknown[] = [];
-    socket.gateway?.socketClosed(socket, [1000, 'bye'], (error) => failures.push(error));
+    client.close(1000, 'bye');
     expect([sound.observed, manager?.isBusy, heard]).toEqual([false, false, ['second']]);
-    expect(failures).toHaveLength(2);
+    expect(client.failures.map(([event]) => event)).toEqual(['close', 'close']);
   });
 
   it('and a socket that has none is for others to watch', () => {

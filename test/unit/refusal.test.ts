@@ -18,7 +18,7 @@ class HeldSocket extends EventEmitter {
     super();
   }
 
-  sendUncounted(data: string): void {
+  send(data: string): void {
     this.sent.push(JSON.parse(data));
   }
 
@@ -51,7 +51,7 @@ describe('a client that is held', () => {
     events.listen(['hook_failed'], ({ hook, error }) => failed.push([hook, error]));
     const failure = new Error('broken');
     const socket = hold();
-    socket.sendUncounted = () => {
+    socket.send = () => {
       throw failure;
     };
     await clock.advance(1_000);
