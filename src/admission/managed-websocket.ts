@@ -513,7 +513,9 @@ export function managedWebSocketClass(base: WebSocketClass, sink: SocketErrorSin
     writable: true,
     configurable: true,
   });
-  Object.defineProperty(Managed.prototype, 'bufferedAmount', { enumerable: true });
+  for (const name of ['bufferedAmount', 'emit']) {
+    Object.defineProperty(Managed.prototype, name, { enumerable: true });
+  }
   const isPlain = Object.getPrototypeOf(base) === EventEmitter;
   const kind: SocketKind = {
     base: base.prototype as WebSocketLike,

@@ -27,7 +27,7 @@ const scenarios = {
   crash: {
     run(client) {
       client.send('bye');
-      process.nextTick(() => {
+      queueMicrotask(() => {
         throw new Error('crashed');
       });
     },
