@@ -925,6 +925,17 @@ describe('the answer to a ping of ours', () => {
     expect(leadsToUs()).toEqual([]);
   });
 
+  it('is heard whatever the application assigns to what leads to us', async () => {
+    const { stream, transport, ping } = await pinged();
+    const ours = Object.getOwnPropertySymbols(stream).filter((symbol) =>
+      String(symbol).includes('nestjs-websocket-manager'),
+    );
+    expect(ours).toHaveLength(1);
+    for (const symbol of ours) expect(Reflect.set(stream, symbol, 'theirs')).toBe(false);
+    await ping();
+    expect(transport.bytesRead).toBe(stream.bytesRead);
+  });
+
   it('is left to ws where somebody else reads the socket too', async () => {
     const { transport, stream, server } = await connect();
     const bytes: number[] = [];
@@ -1274,5 +1285,35 @@ describe('the transport', () => {
     const { transport, closed } = await connect();
     transport.terminate();
     expect(await closed).toEqual([1006, '']);
+  });
+
+  it('terminates a socket whose class of the application’s own throws at that', async () => {
+    class Broken extends WebSocket {
+      override terminate(): void {
+        throw new Error('broken');
+      }
+    }
+    const { transport, closed, connection } = await connect({ base: Broken });
+    transport.terminate();
+    expect((await closed)[0]).toBe(1011);
+    expect(listenerFailures).toEqual([['terminate', new Error('broken')]]);
+    await expect.poll(() => connection.closed).toBeDefined();
+    // Which would throw as well.
+    cleanUps = cleanUps.filter((cleanUp) => !String(cleanUp).includes('server.terminate'));
+  });
+
+  it('does not call what the application has assigned to its socket', async () => {
+    const { server, transport, closed } = await connect();
+    const mine = server as unknown as Record<string, unknown>;
+    // Not `close`, which `ws` itself calls there.
+    for (const name of ['ping', 'terminate', 'pause', 'resume', 'send']) mine[name] = Date.now();
+    const answered = once(server, 'pong');
+    transport.ping();
+    await answered;
+    transport.send('notice');
+    transport.close(4000, 'enough');
+    expect(await closed).toEqual([4000, 'enough']);
+    transport.terminate();
+    for (const name of ['ping', 'terminate', 'pause', 'resume', 'send']) delete mine[name];
   });
 });
