@@ -14,6 +14,9 @@ import { Refusals } from './refusal.js';
 /** Closes come in waves, at least this far apart. */
 const LEAST_WAVE_MS = 20;
 
+/** The store has so long to be told, where the closes have taken the whole `drain.timeoutMs`; or that, if it is less. */
+const LEAST_LEAVE_MS = 1_000;
+
 /** What `ws` says of a socket that went without a closing handshake. */
 const ABNORMAL_CLOSURE = 1006;
 
@@ -55,9 +58,11 @@ export class DrainService {
 
   private async run(): Promise<void> {
     const { connections } = this;
+    const { timeoutMs } = this.options.drain;
+    const endsAt = this.clock.now() + timeoutMs;
     for (const manager of this.registry.allManagers) this.note(manager);
     const closing = this.closeAll();
-    await settleWithin(this.clock, this.options.drain.timeoutMs, async () => {
+    await settleWithin(this.clock, timeoutMs, async () => {
       await closing;
       await Promise.all([...connections].map((connection) => connection.whenGone()));
       // A request-scoped gateway is made before its hook is called.
@@ -71,7 +76,7 @@ export class DrainService {
     for (const connection of left) connection.transport.terminate();
     // `ws` does the same, some seconds after a close that nobody answers.
     const unanswered = [...connections].filter(({ closed }) => !closed || closed.code === ABNORMAL_CLOSURE);
-    await this.ledger.leave();
+    await this.ledger.leave(Math.max(endsAt - this.clock.now(), Math.min(timeoutMs, LEAST_LEAVE_MS)));
     this.events.report({
       type: 'draining',
       phase: 'finished',

@@ -2,21 +2,21 @@ import { randomFillSync } from 'node:crypto';
 import { Inject, Injectable } from '@nestjs/common';
 import { CleanupService } from '../cleanup/cleanup.service.js';
 import { Clock } from '../clock/clock.js';
-import { isThenable, whenSettled } from '../clock/deadline.js';
+import { isThenable, type TimeBudget } from '../clock/deadline.js';
 import { EventStream } from '../events/event-stream.js';
 import type { AdmissionOutcome } from '../events/vocabulary.js';
 import type { Manager } from '../manager/manager.js';
 import { ManagerRegistry } from '../manager/manager-registry.js';
 import type { UserRecord } from '../manager/user-record.js';
-import type { SlotHolder, SlotReply, SlotRequest } from '../options/slot-store.interface.js';
+import type { SlotHolder, SlotRequest } from '../options/slot-store.interface.js';
 import { synchronous } from '../options/synchronous.js';
 import { type CheckedUserContext, checkUserContext, type UserContext } from '../options/user-context.js';
 import { RESOLVED_OPTIONS, type ResolvedOptions } from '../options/websocket-manager-options.interface.js';
-import { SlotLedger } from '../store/slot-ledger.js';
+import { type LedgerReply, SlotLedger } from '../store/slot-ledger.js';
 import { DrainState } from './drain-state.js';
 import { LimitFunctionError, ManagerLimitError, NodeUnavailableError } from './errors.js';
 import { EvictedSessions } from './evicted-sessions.js';
-import { Turns } from './turns.js';
+import { SlotQueue, Turns, type Wake } from './turns.js';
 
 export interface Admitted {
   readonly admitted: true;
@@ -40,7 +40,7 @@ const IN_CODE: Newcomer = { isGone: () => false };
 
 /** A full node says: between half and one and a half times this, so that not all come back together. */
 const NODE_FULL_RETRY_MS = 5_000;
-/** The room that was made may be taken by another node: how often to make some before saying no. */
+/** A slot that was freed may be taken by another node: how often to try before refusing. */
 const MOST_ATTEMPTS = 3;
 
 /**
@@ -51,6 +51,8 @@ const MOST_ATTEMPTS = 3;
 export class WebSocketManagerFactory {
   /** Admissions of one user are served one at a time. */
   private readonly turns = new Turns<UserRecord>();
+  /** Admissions that wait for a slot, of users that have any. */
+  private readonly slotQueues = new Map<UserRecord, SlotQueue>();
   private readonly ids = new ManagerIds();
 
   constructor(
@@ -132,73 +134,103 @@ export class WebSocketManagerFactory {
     }
     const { userId, priority } = context;
     const request: SlotRequest = { userId, managerId: this.ids.next(), limit, priority };
-    const admission: PendingAdmission = { user, context, newcomer, startedAt, request };
+    const budget = this.ledger.startBudget();
     // With nobody before us and a store that answers at once, there is no queue to stand in.
     const isFree = !this.turns.isTaken(user) && !this.isNodeFull;
-    const reply = isFree ? this.ledger.reserve(request) : undefined;
+    const reply = isFree ? this.ledger.reserve(request, budget) : undefined;
+    const admission: PendingAdmission = { user, context, newcomer, startedAt, limit, request, budget, reply };
     if (reply && !isThenable(reply) && reply.granted) return this.accept(admission, reply.count, 'admitted');
-    return this.serve({ ...admission, reply });
+    return this.serve(admission);
   }
 
-  /** Turn after turn, until there is an answer; who waits for a slot in between holds nobody else up. */
+  /** Turn after turn, until there is an answer; an admission that waits for a slot in between delays no other. */
   private async serve(admission: PendingAdmission): Promise<Admitted | Refused> {
-    const { user, request } = admission;
-    for (let { reply } = admission; ; reply = undefined) {
-      const probe = this.probeWhileWaiting(user, request.limit);
-      const answer = await this.turns.take(user, () => this.takeTurn({ ...admission, reply, probe }));
-      if (answer) return answer;
-      await this.waitForSlot(admission);
-      if (admission.newcomer.isGone()) return this.refuseOverLimit(admission);
+    const { user, limit } = admission;
+    let wake: Wake | undefined;
+    admission.probe = this.probeWhileWaiting(user, limit);
+    try {
+      for (;;) {
+        const turn = await this.turns.take(user, () => this.takeTurn(admission, wake));
+        if (!('waiting' in turn)) {
+          const isSlotUsed = turn.admitted && turn.outcome !== 'joined';
+          if (wake) this.slotQueues.get(user)?.settled(wake, !isSlotUsed);
+          wake = undefined;
+          return turn;
+        }
+        if (wake) this.slotQueues.get(user)?.settled(wake, false);
+        wake = await turn.waiting;
+        this.renew(admission);
+      }
+    } finally {
+      if (wake) this.slotQueues.get(user)?.settled(wake, true);
+      this.ledger.giveBack(admission.request);
     }
   }
 
-  /** @returns undefined where there is no slot, and time to wait for one. */
-  private async takeTurn(admission: PendingAdmission): Promise<Admitted | Refused | undefined> {
-    const { user, newcomer } = admission;
-    // Where the limit was lowered, a newcomer takes one place and adds none: it cannot cost all that are too many.
-    const request = { ...admission.request, limit: Math.max(admission.request.limit, user.managers.size) };
-    let { reply, probe } = admission;
+  /**
+   * One decision. Never more than one session is evicted for it, whatever the store counts.
+   * @param wake why the admission was woken, if it has waited for a slot
+   * @returns `waiting` where there is no slot, and time to wait for one.
+   */
+  private async takeTurn(
+    admission: PendingAdmission,
+    wake: Wake | undefined,
+  ): Promise<Admitted | Refused | { waiting: Promise<Wake> }> {
+    const { user, newcomer, budget } = admission;
+    // Where the limit was lowered, an incoming connection takes the place of one session and adds none.
+    let limit = Math.max(admission.limit, user.managers.size);
     let outcome: AdmissionOutcome = 'admitted';
-    // Making room asks 20 sockets: many users who come at once take turns of the event loop.
-    const pause = this.clock.breathe();
-    if (pause) {
-      await pause;
-      if (!isThenable(reply)) reply = undefined;
-    }
-    for (let attempt = 0; ; attempt++) {
+    for (let attempt = 0; ; ) {
+      if (wake === 'gone' || (wake && newcomer.isGone())) return this.refuseOverLimit(admission);
       const answer = await this.answerWithoutSlot(admission);
-      if (answer) {
-        this.giveBackLater(request, reply);
-        return answer;
-      }
-      const pending = reply ?? this.ledger.reserve(request);
+      if (answer) return answer;
+      const request = { ...admission.request, limit };
+      const pending = admission.reply ?? this.ledger.reserve(request, budget);
+      admission.reply = undefined;
       // Without a pause where the store needs none: between its yes and the manager nobody else is to come.
-      const { granted, count, elsewhere } = flat(isThenable(pending) ? await pending : pending);
-      reply = undefined;
-      if (granted && !this.isNodeFull && !this.drain.isDraining)
-        return this.accept(admission, count, outcome);
-      if (granted) {
+      const reply = isThenable(pending) ? await pending : pending;
+      if (reply.granted) {
+        if (!this.isNodeFull && !this.drain.isDraining) return this.accept(admission, reply.count, outcome);
         // The node has filled up, or begun to drain, while the store was thinking.
-        this.ledger.giveBack(request);
-        if (attempt >= MOST_ATTEMPTS) break;
+        this.renew(admission, true);
+        if (++attempt > MOST_ATTEMPTS) break;
         continue;
       }
-      this.noteCount(user, admission.request.limit, count);
-      if (attempt >= MOST_ATTEMPTS) break;
+      const { count, elsewhere = [] } = reply;
+      this.noteCount(user, admission.limit, count);
+      // Releases that the store has not confirmed may be all that it counts too many: no session is evicted for them.
+      const owed = reply.alone ? 0 : this.ledger.owedBy(user.userId);
+      if (owed > 0 && owed > count - limit && budget.leftMs >= 1) {
+        await this.ledger.whenReleased(user.userId, budget);
+        continue;
+      }
+      if (admission.hasEvicted || attempt >= MOST_ATTEMPTS || wake === 'expired') break;
 
       outcome = 'admitted_after_cleanup';
       const { size } = user.managers;
-      const isRoom = await this.makeRoom(admission, { needed: count - request.limit + 1, probe });
-      probe = undefined;
+      // Making room probes 20 connections: many users that come at once share each turn of the event loop.
+      await this.clock.yieldIfOverBudget('admission');
+      if (user.managers.size < size || this.drain.isDraining) continue;
+      await this.makeRoom(admission);
+      // Above the limit, the incoming connection takes the place of that session.
+      if (admission.hasEvicted) limit = Math.max(limit, count);
       if (newcomer.isGone()) break;
-      if (isRoom) continue;
-      const transferred = await this.takeOver(admission, elsewhere);
-      if (transferred) return this.accept(admission, transferred.count, outcome);
-      // Somebody may have gone, or been found dead, in the very moment: nobody is refused for nothing.
-      if (user.managers.size >= size && !this.cleanup.couldHaveFreed(user)) break;
+      attempt++;
+      if (user.managers.size < size) continue;
+      const victim = this.victimElsewhere(admission, elsewhere);
+      if (victim && !this.drain.isDraining) {
+        admission.hasEvicted = true;
+        const insteadOf = { ...request, limit: Math.max(limit, count), insteadOf: victim.managerId };
+        const transferred = await this.takeOver(admission, insteadOf, victim);
+        if (transferred) return this.accept(admission, transferred.count, outcome);
+      }
+      // A session may have ended, or been found dead, in the very moment: no refusal is without need.
+      if (user.managers.size >= size && !this.cleanup.couldHaveFreed(user) && !this.drain.isDraining) break;
     }
-    if (this.slotWaitMs(admission) > 0) return undefined;
-    return this.refuseOverLimit(admission);
+    const waitMs = this.slotWaitMs(admission);
+    if (waitMs <= 0) return this.refuseOverLimit(admission);
+    // In the same turn as the decision: no slot that becomes free is missed.
+    return { waiting: this.waitForSlot(admission, waitMs, wake !== undefined) };
   }
 
   /** Of who needs no slot, or can have none. */
@@ -211,12 +243,14 @@ export class WebSocketManagerFactory {
     return isRoom ? undefined : this.refuseFull(context, startedAt);
   }
 
-  /** A slot that the store was asked for before it was known that nobody needs it. */
-  private giveBackLater(request: SlotRequest, reply: SlotReply | Promise<SlotReply> | undefined): void {
-    if (!reply) return;
-    void whenSettled(reply, ({ granted }) => {
-      if (granted) this.ledger.giveBack(request);
-    });
+  /**
+   * Another try, with an id of its own: what is still under way for the first one cannot affect it. The time budget is
+   * for one decision, so an admission that has waited for a slot has it again.
+   */
+  private renew(admission: PendingAdmission, wasGranted = false): void {
+    this.ledger.giveBack(admission.request, wasGranted);
+    admission.request = { ...admission.request, managerId: this.ids.next() };
+    if (!wasGranted) admission.budget = this.ledger.startBudget();
   }
 
   /** Who waits for a turn, where those before may take the last slot, must not wait for a probe after that. */
@@ -235,15 +269,16 @@ export class WebSocketManagerFactory {
   }
 
   private accept(
-    { user, context, request, startedAt }: PendingAdmission,
+    { user, context, limit, request, startedAt }: PendingAdmission,
     count: number,
     outcome: AdmissionOutcome,
   ) {
     const returned = this.evicted.isReturning(user, context.sessionKey);
-    user.limit = request.limit;
+    user.limit = limit;
     const now = this.clock.now();
     const manager = this.registry.add(user, request.managerId, context, now);
-    this.noteCount(user, request.limit, count);
+    this.ledger.adopt(request.managerId);
+    this.noteCount(user, limit, count);
     this.reportAdmitted(manager, outcome, now - startedAt, returned);
     this.cleanup.startProactive(user);
     return { admitted: true, manager, outcome } as const;
@@ -258,19 +293,17 @@ export class WebSocketManagerFactory {
     this.registry.pressureChanged(user);
   }
 
-  /** @returns whether anything was freed. */
-  private async makeRoom(
-    { user, context, newcomer }: PendingAdmission,
-    room: { needed: number; probe?: Promise<void> | undefined; sparesLiving?: boolean },
-  ): Promise<boolean> {
-    const before = user.managers.size;
-    await this.cleanup.makeRoom(user, {
-      needed: Math.min(room.needed, before),
-      mayEvictLiving: !room.sparesLiving && this.evicted.mayEvictLiving(user, context.sessionKey),
+  /** Frees one slot, if a session may be evicted for it. */
+  private async makeRoom(admission: PendingAdmission, sparesLiving = false): Promise<void> {
+    const { user, context, newcomer, probe } = admission;
+    admission.probe = undefined;
+    const { evicted } = await this.cleanup.makeRoom(user, {
+      needed: Math.min(1, user.managers.size),
+      mayEvictLiving: !sparesLiving && this.evicted.mayEvictLiving(user, context.sessionKey),
       isAbandoned: () => newcomer.isGone(),
-      probe: room.probe,
+      probe,
     });
-    return user.managers.size < before;
+    if (evicted.length > 0) admission.hasEvicted = true;
   }
 
   private get isNodeFull(): boolean {
@@ -281,29 +314,40 @@ export class WebSocketManagerFactory {
   /** Nobody living goes for want of room on the node; but a user's own dead and absent sessions may. */
   private async makeRoomOnNode(admission: PendingAdmission): Promise<boolean> {
     if (admission.user.managers.size === 0) return false;
-    await this.makeRoom(admission, { needed: 1, sparesLiving: true });
+    await this.clock.yieldIfOverBudget('admission');
+    if (this.isNodeFull && !admission.hasEvicted) await this.makeRoom(admission, true);
     return !this.isNodeFull;
   }
 
-  /** Takes the slot of a manager on another node, if the store says that there is one who can go. */
-  private async takeOver(
-    { user, request, context }: PendingAdmission,
+  /** A session on another node that may be evicted for the incoming connection. */
+  private victimElsewhere(
+    { user, context }: PendingAdmission,
     elsewhere: readonly SlotHolder[],
-  ): Promise<{ count: number } | undefined> {
+  ): SlotHolder | undefined {
     const mayEvictLiving =
       this.evicted.mayEvictLiving(user, context.sessionKey) && this.cleanup.mayForceEviction(user);
-    const victim = victimElsewhere(elsewhere, mayEvictLiving, this.options.cleanup.graceMs);
-    if (!victim) return undefined;
-    const reply = await this.ledger.reserve({ ...request, insteadOf: victim.managerId });
+    return victimElsewhere(elsewhere, mayEvictLiving, this.options.cleanup.graceMs);
+  }
+
+  /** Takes the slot of a manager on another node. No slot is taken over once a drain has begun. */
+  private async takeOver(
+    { user, budget }: PendingAdmission,
+    request: SlotRequest,
+    victim: SlotHolder,
+  ): Promise<{ count: number } | undefined> {
+    const pending = this.ledger.reserve(request, budget);
+    const reply = isThenable(pending) ? await pending : pending;
     if (!reply.granted) return undefined;
     // Somebody may be using it, there as well as here: it is on the same account.
     if (!victim.suspect) this.cleanup.noteForcedEviction(user);
-    return reply;
+    if (!this.drain.isDraining) return reply;
+    this.ledger.giveBack(request, true);
+    return undefined;
   }
 
-  private retryAfterMs({ user, context, request }: PendingAdmission): number {
+  private retryAfterMs({ user, context, limit }: PendingAdmission): number {
     const { forcedEvictionRefillMs } = this.options.cleanup;
-    const waitMs = this.cleanup.forcedEvictionWaitMs(user, request.limit);
+    const waitMs = this.cleanup.forcedEvictionWaitMs(user, limit);
     const isBarred = !this.evicted.mayEvictLiving(user, context.sessionKey);
     return Math.max(1, Math.ceil(isBarred ? Math.max(waitMs, forcedEvictionRefillMs) : waitMs));
   }
@@ -311,21 +355,23 @@ export class WebSocketManagerFactory {
   /** How long the newcomer may wait for a slot; 0: it is told now. */
   private slotWaitMs(admission: PendingAdmission): number {
     if (admission.newcomer.isGone()) return 0;
-    const until = admission.startedAt + this.options.admission.queueTimeoutMs;
-    return Math.min(until - this.clock.now(), this.retryAfterMs(admission));
+    return admission.startedAt + this.options.admission.queueTimeoutMs - this.clock.now();
   }
 
   /** Until a slot comes free, or an eviction is allowed again, or its time is over. */
-  private async waitForSlot(admission: PendingAdmission): Promise<void> {
-    await new Promise<void>((resolve) => {
-      const wake = () => {
-        stopListening();
-        this.clock.clearTimeout(timer);
-        resolve();
-      };
-      const stopListening = admission.user.onFreed(wake);
-      const timer = this.clock.setTimeout(wake, this.slotWaitMs(admission));
-    });
+  private waitForSlot(admission: PendingAdmission, mostMs: number, atFront: boolean): Promise<Wake> {
+    const { user, context, newcomer, limit } = admission;
+    let queue = this.slotQueues.get(user);
+    if (!queue) {
+      const evictionWaitMs = () => this.cleanup.forcedEvictionWaitMs(user, user.limit ?? limit);
+      queue = new SlotQueue(this.clock, user, evictionWaitMs, () => this.slotQueues.delete(user));
+      this.slotQueues.set(user, queue);
+    }
+    const waiter = {
+      isGone: () => newcomer.isGone(),
+      mayEvict: () => !admission.hasEvicted && this.evicted.mayEvictLiving(user, context.sessionKey),
+    };
+    return queue.wait(waiter, mostMs, atFront);
   }
 
   private limitFor(context: CheckedUserContext): number {
@@ -392,15 +438,17 @@ interface PendingAdmission {
   readonly context: CheckedUserContext;
   readonly newcomer: Newcomer;
   readonly startedAt: number;
-  readonly request: SlotRequest;
+  /** The user's limit; the store may be asked with a higher one, where more sessions exist. */
+  readonly limit: number;
+  request: SlotRequest;
+  /** What is left of the time that the decision may wait for the store. */
+  budget: TimeBudget;
   /** The store's first answer, where it was asked on arrival. */
-  readonly reply?: SlotReply | Promise<SlotReply> | undefined;
+  reply: LedgerReply | Promise<LedgerReply> | undefined;
   /** Begun before its turn, where there was a queue. */
-  readonly probe?: Promise<void> | undefined;
-}
-
-function flat(reply: SlotReply): { granted: boolean; count: number; elsewhere: readonly SlotHolder[] } {
-  return { elsewhere: [], ...reply };
+  probe?: Promise<void> | undefined;
+  /** A session was evicted for it, here or on another node: no second one is. */
+  hasEvicted?: boolean;
 }
 
 /** The same order as at home: absent, then idle, then the least valuable out of its grace. */

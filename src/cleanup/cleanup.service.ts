@@ -157,7 +157,7 @@ export class CleanupService {
 
   /** Begins the probe that a newcomer at the limit may need, while it still waits for its turn. */
   startProbe(user: UserRecord): Promise<void> {
-    return this.detector.probe(user);
+    return this.detector.probe(user, 'admission');
   }
 
   /** Milliseconds until a living session of the user may be asked to leave. */
@@ -201,7 +201,7 @@ export class CleanupService {
     trigger: CleanupTrigger,
     count = 0,
   ): Promise<{ run: CleanupRun; report: CleanupReport }> {
-    await this.clock.breathe();
+    await this.clock.yieldIfOverBudget();
     const run = this.begin(user, trigger);
     run.level = level;
     await this.hearOut(run);
@@ -209,7 +209,7 @@ export class CleanupService {
     run.takeOverdue();
     if (reaches(level, 'aggressive') && !run.isCheap && user.managers.size > 0) {
       await this.detector.probe(user);
-      await this.clock.breathe();
+      await this.clock.yieldIfOverBudget();
       await this.hearOut(run);
       run.takeDead();
     }
@@ -257,10 +257,10 @@ export class CleanupService {
           if (isOver()) resolve();
         });
       });
-      await Promise.race([begun ?? this.detector.probe(run.user), freed]);
+      await Promise.race([begun ?? this.detector.probe(run.user, 'admission'), freed]);
       stopListening();
       // The probes of many users may have ended in the same moment.
-      await this.clock.breathe();
+      await this.clock.yieldIfOverBudget('admission');
       // One of them may have been heard first of many that are being read.
       await this.hearOut(run);
     }

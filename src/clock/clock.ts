@@ -1,5 +1,10 @@
+import { Fifo } from './due-queue.js';
+
 /** Handle of a timer; only the clock that made it can read it. */
 export type TimerHandle = object;
+
+/** What a piece of work is for: an incoming connection that waits for it, or anything else. */
+export type WorkPriority = 'admission' | 'background';
 
 /**
  * Where all time in this package comes from. Durations and deadlines are measured on {@link Clock.now},
@@ -8,7 +13,9 @@ export type TimerHandle = object;
 export abstract class Clock {
   /** When the work of this turn of the event loop began; undefined: none was done in it. */
   private turnBeganAt: number | undefined;
-  private readonly waiting: (() => void)[] = [];
+  private turnNumber = 0;
+  private readonly admissionQueue = new Fifo<() => void>();
+  private readonly backgroundQueue = new Fifo<() => void>();
 
   /** Monotonic milliseconds, with fractions. The origin has no meaning. */
   abstract now(): number;
@@ -22,31 +29,63 @@ export abstract class Clock {
   abstract afterReads(callback: () => void): void;
 
   /**
-   * For work that may be much at once, to be asked before each piece of it: everybody else waits for the event loop
-   * meanwhile. undefined: go on, this turn has time left; otherwise, when the next piece may be done. First come,
-   * first served, one piece a turn.
+   * Yields to the event loop when the time budget of this turn is spent; call before each piece of expensive work.
+   * undefined: go on; otherwise a promise that resolves when the next piece may be done.
+   *
+   * Each turn runs pieces until {@link TURN_MS} of work are done: first the admissions that wait, then background
+   * work, each FIFO. Background work gets one piece a turn at least, so that admissions cannot starve it.
    */
-  breathe(): Promise<void> | undefined {
+  yieldIfOverBudget(priority: WorkPriority = 'background'): Promise<void> | undefined {
     const now = this.now();
-    if (this.turnBeganAt === undefined) this.beginTurn(now);
-    else if (this.waiting.length > 0 || now - this.turnBeganAt >= TURN_MS)
-      return new Promise((resolve) => void this.waiting.push(resolve));
-    return undefined;
+    if (this.turnBeganAt === undefined) {
+      this.beginTurn(now);
+      return undefined;
+    }
+    const isBehind =
+      this.admissionQueue.size > 0 || (priority === 'background' && this.backgroundQueue.size > 0);
+    if (!isBehind && now - this.turnBeganAt < TURN_MS) return undefined;
+    return new Promise((resolve) =>
+      this[priority === 'admission' ? 'admissionQueue' : 'backgroundQueue'].push(resolve),
+    );
+  }
+
+  /** Calls back when the promises that have just been resolved, and what follows from them, have settled. */
+  protected afterMicrotasks(callback: () => void): void {
+    this.afterReads(callback);
   }
 
   private beginTurn(now: number): void {
     this.turnBeganAt = now;
+    this.turnNumber++;
     this.afterReads(() => {
       this.turnBeganAt = undefined;
-      const next = this.waiting.shift();
-      if (!next) return;
+      if (this.admissionQueue.size + this.backgroundQueue.size === 0) return;
       this.beginTurn(this.now());
-      next();
+      this.runNext(this.turnNumber, false);
+    });
+  }
+
+  private runNext(turn: number, hasRunBackground: boolean): void {
+    const admission = this.admissionQueue.shift();
+    const piece = admission ?? this.backgroundQueue.shift();
+    if (piece) this.runPiece(piece, turn, hasRunBackground || !admission);
+  }
+
+  private runPiece(piece: () => void, turn: number, hasRunBackground: boolean): void {
+    piece();
+    this.afterMicrotasks(() => {
+      // A clock that has no microtasks of its own is in the next turn by now, which runs its own pieces.
+      if (turn !== this.turnNumber || this.turnBeganAt === undefined) return;
+      if (this.now() - this.turnBeganAt < TURN_MS) this.runNext(turn, hasRunBackground);
+      else if (!hasRunBackground) {
+        const last = this.backgroundQueue.shift();
+        if (last) this.runPiece(last, turn, true);
+      }
     });
   }
 }
 
-/** So long may the pieces of one turn take together. */
+/** Milliseconds of work in one turn of the event loop. The rest of a turn belongs to the application. */
 const TURN_MS = 5;
 
 /** The clock of the running process. Its timers never keep the process alive. */
@@ -78,5 +117,10 @@ export class SystemClock extends Clock {
   afterReads(callback: () => void): void {
     // Timers, then the poll phase that reads sockets, then immediates: libuv's order.
     setImmediate(callback);
+  }
+
+  protected override afterMicrotasks(callback: () => void): void {
+    // Node empties the queue of `nextTick` before that of the promises, unless it is within the latter.
+    queueMicrotask(() => process.nextTick(callback));
   }
 }

@@ -90,3 +90,44 @@ export class DueQueue<T extends Due> {
 }
 
 const NOTHING: readonly never[] = [];
+
+/** First in, first out, in O(1) however many wait. An array's own `shift` moves all that are behind. */
+export class Fifo<T> {
+  private items: (T | undefined)[] = [];
+  private head = 0;
+
+  get size(): number {
+    return this.items.length - this.head;
+  }
+
+  get first(): T | undefined {
+    return this.items[this.head];
+  }
+
+  push(item: T): void {
+    this.items.push(item);
+  }
+
+  /** Puts the item before all others. */
+  unshift(item: T): void {
+    if (this.head > 0) this.items[--this.head] = item;
+    else this.items.unshift(item);
+  }
+
+  shift(): T | undefined {
+    if (this.size === 0) return undefined;
+    const item = this.items[this.head];
+    this.items[this.head++] = undefined;
+    if (this.size === 0) {
+      this.items = [];
+      this.head = 0;
+    } else if (this.head >= COMPACT_FROM && this.head >= this.items.length / 2) {
+      this.items = this.items.slice(this.head);
+      this.head = 0;
+    }
+    return item;
+  }
+}
+
+/** Fewer items that have been taken out are not worth a copy of the rest. */
+const COMPACT_FROM = 1_024;

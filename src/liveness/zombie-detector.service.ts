@@ -1,5 +1,5 @@
 import { Inject, Injectable } from '@nestjs/common';
-import { Clock } from '../clock/clock.js';
+import { Clock, type WorkPriority } from '../clock/clock.js';
 import { settleWithin } from '../clock/deadline.js';
 import { EventStream } from '../events/event-stream.js';
 import type { ZombieSignal } from '../events/vocabulary.js';
@@ -22,7 +22,9 @@ const PINGS_AT_ONCE = 50;
 
 interface Round {
   readonly startsAt: number;
-  readonly done: Promise<void>;
+  /** An incoming connection that shares the round before it starts raises it. */
+  priority: WorkPriority;
+  done: Promise<void>;
 }
 
 /** Finds out who is no longer there: draws the heartbeat's conclusions, and asks at once where that is needed. */
@@ -84,14 +86,18 @@ export class ZombieDetectorService implements HeartbeatVisitor {
    * A round that started before the call would prove nothing: who answered it may have frozen since. So a call
    * starts a round of its own, or shares the next one, at most {@link ROUND_SPACING_MS} later.
    */
-  probe(user: UserRecord): Promise<void> {
+  probe(user: UserRecord, priority: WorkPriority = 'background'): Promise<void> {
     const now = this.clock.now();
     const latest = this.rounds.get(user);
-    if (latest && latest.startsAt > now) return latest.done;
+    if (latest && latest.startsAt > now) {
+      if (priority === 'admission') latest.priority = priority;
+      return latest.done;
+    }
     const startsAt = Math.max(now, (latest?.startsAt ?? Number.NEGATIVE_INFINITY) + ROUND_SPACING_MS);
-    const done = this.startRound(user, startsAt - now);
-    this.rounds.set(user, { startsAt, done });
-    return done;
+    const round: Round = { startsAt, priority, done: Promise.resolve() };
+    round.done = this.startRound(user, startsAt - now, round);
+    this.rounds.set(user, round);
+    return round.done;
   }
 
   noteProof(connection: Connection): void {
@@ -124,9 +130,9 @@ export class ZombieDetectorService implements HeartbeatVisitor {
     return signal !== undefined && this.isCredible(signal) ? signal : undefined;
   }
 
-  private async startRound(user: UserRecord, inMs: number): Promise<void> {
+  private async startRound(user: UserRecord, inMs: number, round: Round): Promise<void> {
     if (inMs > 0) await new Promise<void>((resolve) => void this.clock.setTimeout(resolve, inMs));
-    const silent = await this.ask(connectionsOf(user));
+    const silent = await this.ask(connectionsOf(user), round.priority);
     const now = this.clock.now();
     for (const connection of silent) {
       if (connection.suspectedAt !== undefined) continue;
@@ -142,7 +148,10 @@ export class ZombieDetectorService implements HeartbeatVisitor {
   }
 
   /** Pings, consults the detectors, and returns who has neither sent a byte nor been vouched for by the deadline. */
-  private async ask(connections: readonly Connection[]): Promise<Connection[]> {
+  private async ask(
+    connections: readonly Connection[],
+    priority: WorkPriority = 'background',
+  ): Promise<Connection[]> {
     const asked = connections.filter(({ detached, transport }) => !detached && isAskable(transport));
     const { probeTimeoutMs } = this.options.heartbeat;
     const pending = new Set(asked);
@@ -152,10 +161,10 @@ export class ZombieDetectorService implements HeartbeatVisitor {
         if ((await this.consult(connection)) === 'alive') pending.delete(connection);
       });
     const startedAt = this.clock.now();
-    await this.waitForBytes(pending, probeTimeoutMs);
+    await this.waitForBytes(pending, probeTimeoutMs, priority);
     // Our own loop stood still for as long as they had to answer: they get that time once more.
     if (pending.size > 0 && this.clock.now() - startedAt >= 2 * probeTimeoutMs) {
-      await this.waitForBytes(pending, probeTimeoutMs);
+      await this.waitForBytes(pending, probeTimeoutMs, priority);
     }
     // Who was heard may still be nobody, by the application's own evidence.
     await Promise.all(opinions);
@@ -163,7 +172,7 @@ export class ZombieDetectorService implements HeartbeatVisitor {
   }
 
   /** Pings, and takes out of `pending` whoever sends a byte; resolves when it is empty, or the time is over. */
-  private async waitForBytes(pending: Set<Connection>, ms: number): Promise<void> {
+  private async waitForBytes(pending: Set<Connection>, ms: number, priority: WorkPriority): Promise<void> {
     // Who is vouched for leaves `pending` too, and must not be listened to for ever.
     const asked = [...pending];
     let allHeard = () => {};
@@ -174,7 +183,7 @@ export class ZombieDetectorService implements HeartbeatVisitor {
     };
     let pinged = 0;
     for (const connection of asked) {
-      if (pinged++ % PINGS_AT_ONCE === 0) await this.clock.breathe();
+      if (pinged++ % PINGS_AT_ONCE === 0) await this.clock.yieldIfOverBudget(priority);
       // What came before the question is no answer to it.
       connection.lookForBytes();
       connection.onHeard(onHeard);

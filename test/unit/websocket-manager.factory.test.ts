@@ -535,7 +535,7 @@ describe('draining', () => {
   it('gives back the place that a store, asked before, grants after the refusal', async () => {
     class BusyClock extends FakeClock {
       pause: Promise<void> | undefined;
-      override breathe(): Promise<void> | undefined {
+      override yieldIfOverBudget(): Promise<void> | undefined {
         return this.pause;
       }
     }
