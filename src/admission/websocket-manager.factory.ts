@@ -159,7 +159,7 @@ export class WebSocketManagerFactory {
         }
         if (wake) this.slotQueues.get(user)?.settled(wake, false);
         wake = await turn.waiting;
-        this.renew(admission);
+        this.renew(admission, this.ledger.startBudget());
       }
     } finally {
       if (wake) this.slotQueues.get(user)?.settled(wake, true);
@@ -192,12 +192,15 @@ export class WebSocketManagerFactory {
       if (reply.granted) {
         if (!this.isNodeFull && !this.drain.isDraining) return this.accept(admission, reply.count, outcome);
         // The node has filled up, or begun to drain, while the store was thinking.
-        this.renew(admission, true);
+        this.ledger.giveBack(request, true);
+        this.renew(admission, admission.budget);
         if (++attempt > MOST_ATTEMPTS) break;
         continue;
       }
       const { count, elsewhere = [] } = reply;
       this.noteCount(user, admission.limit, count);
+      // What the store was asked may be under way: it is given back, and no id is reserved again after its release.
+      if (reply.alone) this.renew(admission, admission.budget);
       // Releases that the store has not confirmed may be all that it counts too many: no session is evicted for them.
       const owed = reply.alone ? 0 : this.ledger.owedBy(user.userId);
       if (owed > 0 && owed > count - limit && budget.leftMs >= 1) {
@@ -220,8 +223,11 @@ export class WebSocketManagerFactory {
       const victim = this.victimElsewhere(admission, elsewhere);
       if (victim && !this.drain.isDraining) {
         admission.hasEvicted = true;
-        const insteadOf = { ...request, limit: Math.max(limit, count), insteadOf: victim.managerId };
-        const transferred = await this.takeOver(admission, insteadOf, victim);
+        const transferred = await this.takeOver(
+          admission,
+          { ...admission.request, limit: Math.max(limit, count), insteadOf: victim.managerId },
+          victim,
+        );
         if (transferred) return this.accept(admission, transferred.count, outcome);
       }
       // A session may have ended, or been found dead, in the very moment: no refusal is without need.
@@ -244,13 +250,13 @@ export class WebSocketManagerFactory {
   }
 
   /**
-   * Another try, with an id of its own: what is still under way for the first one cannot affect it. The time budget is
-   * for one decision, so an admission that has waited for a slot has it again.
+   * Another try, with an id of its own: what is still under way for the first one cannot affect it.
+   * @param budget what is left of it; all of it for an admission that has waited for a slot, since that is a new decision
    */
-  private renew(admission: PendingAdmission, wasGranted = false): void {
-    this.ledger.giveBack(admission.request, wasGranted);
+  private renew(admission: PendingAdmission, budget: TimeBudget): void {
+    this.ledger.giveBack(admission.request);
     admission.request = { ...admission.request, managerId: this.ids.next() };
-    if (!wasGranted) admission.budget = this.ledger.startBudget();
+    admission.budget = budget;
   }
 
   /** Who waits for a turn, where those before may take the last slot, must not wait for a probe after that. */

@@ -36,11 +36,20 @@ export interface SlotStoreHost {
 }
 
 /**
- * Where slots are counted. The one rule: `reserve` decides atomically, so that no two of them can take the last slot.
+ * Where slots are counted. `reserve` decides atomically, so that no two calls can take the last slot.
  *
- * A store may answer at once or later, be slow, or fail: the node bounds each call by `storeTimeoutMs` and decides
- * by its own count when there is no answer, because a store that is away must not lock anybody out. Calls are
- * idempotent: a slot may be reserved twice and released twice by the same manager.
+ * A store may answer at once or later, be slow, or fail. An admission waits for `storeTimeoutMs` in all; after that
+ * the node decides by its own count. An answer that is not one of {@link SlotReply}, or a refusal below the limit that was
+ * asked for, counts as a failure.
+ *
+ * What the store must bear:
+ * - Calls are idempotent: the same manager may reserve its slot again, and may release it again.
+ * - A call may be repeated after a failure, and may arrive late. For each manager at most one call is in flight, and the
+ *   last call is a `release`: an id is not reserved again after its release, so a store may ignore a `reserve` that
+ *   arrives after it.
+ * - A manager that was admitted while the store did not answer is reserved later. If that is refused, it is reserved
+ *   again with a limit above the count of the answer, because the manager exists.
+ * - For a user above the limit, an incoming connection that takes the place of a session asks with the count as limit.
  */
 export interface SlotStore {
   /** For health, metrics and logs: `memory`, `redis`. */
@@ -49,6 +58,6 @@ export interface SlotStore {
   attach(host: SlotStoreHost): void | Promise<void>;
   reserve(request: SlotRequest): SlotReply | Promise<SlotReply>;
   release(userId: string, managerId: string): void | Promise<void>;
-  /** This node goes: all of its slots are free. */
+  /** This node leaves: all of its slots are free. Repeated after a failure, until the drain's time is over. */
   leave(): void | Promise<void>;
 }

@@ -520,7 +520,9 @@ export class SlotLedger {
       return reply;
     });
     checked.then(
-      (reply) => this.answered(slot, call, operation, reply as SlotReply | undefined),
+      // What a store answers to a release says nothing.
+      (reply) =>
+        this.answered(slot, call, operation, operation === 'reserve' ? (reply as SlotReply) : undefined),
       (error: unknown) => this.failed(slot, call, operation, error),
     );
     return checked;

@@ -499,7 +499,7 @@ describe('what once broke a promise:', () => {
 
   it('no more living sessions are taken from another node than the budget has', async () => {
     const clock = new HistoryClock();
-    const shared = new SharedStore(clock, 100, 5_000);
+    const shared = new SharedStore(clock, 5_000);
     const nodes: Core[] = [];
     for (const node of [0, 1]) {
       const store = shared.forNode(node);

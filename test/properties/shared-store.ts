@@ -8,22 +8,45 @@ import type {
 import type { Core } from '../support/core.js';
 import type { HistoryClock } from './history-clock.js';
 
-/** How the store treats one node: the request may be long under way, and so may the answer. */
+/** How the store treats a call: the request may be long under way, and so may the answer. */
 export type Mood =
   | 'prompt'
   | 'throws'
   | 'rejects'
-  /** What is asked is done, and nobody is told. */
-  | 'is not heard'
-  /** What is asked is lost. */
-  | 'does not hear'
+  /** Executed; the answer is lost. */
+  | 'lost on the way back'
+  /** Not executed. */
+  | 'lost on the way there'
+  /** Executed, and executed again a moment later; the first answer counts. */
+  | 'twice'
+  /** Executed, and answered with something that is no answer. */
+  | { readonly invalid: number }
   | { readonly there: number; readonly back: number };
+
+export type Operation = 'reserve' | 'release';
+
+/** Answers that are none; the last ones only of a refusal. */
+export const INVALID: readonly ((count: number) => unknown)[] = [
+  () => undefined,
+  () => null,
+  () => 'granted',
+  () => ({}),
+  () => ({ granted: true }),
+  () => ({ granted: false, count: Number.NaN }),
+  () => ({ granted: false, count: -1 }),
+  () => ({ granted: 'yes', count: 1 }),
+  (count) => ({ granted: true, count: `${count}` }),
+  () => ({ granted: false, count: 0 }),
+  () => ({ granted: false, count: 1e9, elsewhere: {} }),
+  () => ({ granted: false, count: 1e9, elsewhere: [{ managerId: 'x' }] }),
+];
+
+/** A call that takes no longer leaves time for all calls of an admission. */
+export const PROMPT_MS = 12;
 
 interface Held {
   readonly node: number;
   readonly user: string;
-  /** The node was never told that it has the slot. */
-  isUnheard: boolean;
 }
 
 interface TakenOver {
@@ -38,8 +61,8 @@ interface TakenOver {
 /** Where the slots of several nodes are counted, by hand: one list of who holds what. */
 export class SharedStore {
   readonly held = new Map<string, Held>();
-  /** How often each slot was given back. */
-  readonly released = new Map<string, number>();
+  /** Managers that have given their slot back: what arrives later for them is ignored. */
+  readonly released = new Set<string>();
   /** Slots that were given to one in the place of another. */
   readonly takenOver: TakenOver[] = [];
   /** Those of them that count against a budget: a node forgets it with the user. */
@@ -47,8 +70,8 @@ export class SharedStore {
   /** When each user was last told that no slot is free. */
   readonly fullAt = new Map<string, number>();
   readonly broken: string[] = [];
-  /** Something was not answered in time, or went wrong: nodes may have decided alone. */
-  wasAway = false;
+  /** Users of whom a call was not answered in time, or went wrong: nodes may have decided alone about them. */
+  readonly away = new Set<string>();
   private readonly hosts: SlotStoreHost[] = [];
   private readonly nodes: Core[] = [];
   /** Whose place may be taken, as the store has said, and whether somebody may be using it. */
@@ -56,7 +79,6 @@ export class SharedStore {
 
   constructor(
     private readonly clock: HistoryClock,
-    private readonly timeoutMs: number,
     private readonly graceMs: number,
   ) {}
 
@@ -69,6 +91,7 @@ export class SharedStore {
   }
 
   reserve(node: number, { userId: user, managerId, limit, insteadOf }: SlotRequest): SlotReply {
+    if (this.released.has(managerId)) return { granted: false, count: limit, elsewhere: [] };
     const others = this.of(user).filter((id) => id !== managerId && id !== insteadOf);
     if (others.length >= limit) {
       this.fullAt.set(user, this.clock.now());
@@ -77,7 +100,7 @@ export class SharedStore {
         if (suspect || ageMs >= this.graceMs) this.offered.set(id, suspect ? 'suspect' : 'living');
       return { granted: false, count: this.of(user).length, elsewhere };
     }
-    this.held.set(managerId, { node, user, isUnheard: false });
+    this.held.set(managerId, { node, user });
     const from = insteadOf === undefined ? undefined : this.held.get(insteadOf);
     if (insteadOf !== undefined && from) {
       if (!this.offered.has(insteadOf))
@@ -93,24 +116,18 @@ export class SharedStore {
     return { granted: true, count: this.of(user).length };
   }
 
-  /** Of what was never answered only the store knows, so it has to ask; all else the node gives back by itself. */
-  reconcile(): void {
-    for (const [id, { node, isUnheard }] of this.held)
-      if (isUnheard && !this.hosts[node]?.has(id)) this.held.delete(id);
-  }
-
   forget(node: number, user: string): void {
     this.charged = this.charged.filter((one) => one.node !== node || one.user !== user);
   }
 
   release(managerId: string): void {
     this.held.delete(managerId);
-    this.released.set(managerId, (this.released.get(managerId) ?? 0) + 1);
+    this.released.add(managerId);
   }
 
   /** The store, as one node has it. */
   forNode(node: number): NodeStore {
-    return new NodeStore(this, node, this.clock, this.timeoutMs);
+    return new NodeStore(this, node, this.clock);
   }
 
   attach(node: number, host: SlotStoreHost): void {
@@ -137,60 +154,106 @@ export class SharedStore {
   }
 }
 
-class NodeStore implements SlotStore {
+/** For which calls a mood is: of one operation or of all, of one user or of all. */
+export interface Scope {
+  readonly operation: Operation | undefined;
+  readonly user: string | undefined;
+}
+
+export class NodeStore implements SlotStore {
   readonly name = 'shared';
-  mood: Mood = 'prompt';
+  private readonly moods = new Map<string, Mood>();
+  /** Calls for each manager that have not been answered. */
+  private readonly inFlight = new Map<string, number>();
 
   constructor(
     private readonly shared: SharedStore,
     private readonly node: number,
     private readonly clock: HistoryClock,
-    private readonly timeoutMs: number,
   ) {}
+
+  /** Later moods of the same scope take the place of earlier ones; a narrower scope goes before a wider one. */
+  become(mood: Mood, { operation, user }: Scope): void {
+    for (const one of operation ? [operation] : (['reserve', 'release'] as const))
+      this.moods.set(`${one} ${user ?? ''}`, mood);
+  }
+
+  recover(): void {
+    this.moods.clear();
+  }
 
   attach(host: SlotStoreHost): void {
     this.shared.attach(this.node, host);
   }
 
   reserve(request: SlotRequest): SlotReply | Promise<SlotReply> {
-    return this.answer(() => {
-      const reply = this.shared.reserve(this.node, request);
-      const held = this.shared.held.get(request.managerId);
-      if (held) held.isUnheard = this.mood === 'is not heard';
-      return reply;
-    });
+    return this.answer('reserve', request.userId, request.managerId, () =>
+      this.shared.reserve(this.node, request),
+    );
   }
 
-  release(_user: string, managerId: string): void | Promise<void> {
-    return this.answer(() => this.shared.release(managerId));
+  release(user: string, managerId: string): void | Promise<void> {
+    return this.answer('release', user, managerId, () => this.shared.release(managerId));
   }
 
   leave(): void {
     for (const [id, { node }] of this.shared.held) if (node === this.node) this.shared.held.delete(id);
   }
 
-  private answer<T>(decide: () => T): T | Promise<T> {
-    const { mood } = this;
+  private answer<T>(operation: Operation, user: string, managerId: string, decide: () => T): T | Promise<T> {
+    const mood =
+      this.moods.get(`${operation} ${user}`) ?? this.moods.get(`${operation} `) ?? ('prompt' as const);
+    const isPrompt =
+      mood === 'prompt' ||
+      mood === 'twice' ||
+      (typeof mood === 'object' && 'there' in mood && mood.there + mood.back <= PROMPT_MS);
+    if (!isPrompt) this.shared.away.add(user);
     if (mood === 'prompt') return decide();
-    const isInTime = typeof mood === 'object' && mood.there + mood.back < this.timeoutMs;
-    if (!isInTime) this.shared.wasAway = true;
-    switch (mood) {
-      case 'throws':
-        throw new Error('the store is not there');
-      case 'rejects':
-        return Promise.reject(new Error('the store is not there'));
-      case 'does not hear':
-        return new Promise<never>(() => {});
-      case 'is not heard':
-        decide();
-        return new Promise<never>(() => {});
-      default:
-        return new Promise((resolve) => {
-          this.clock.io(() => {
-            const reply = decide();
-            this.clock.io(() => resolve(reply), mood.back);
-          }, mood.there);
-        });
-    }
+    if (mood === 'throws') throw new Error('the store is not there');
+    return this.follow(operation, managerId, this.answerLater(mood, decide));
   }
+
+  private answerLater<T>(mood: Exclude<Mood, 'prompt' | 'throws'>, decide: () => T): Promise<T> {
+    if (mood === 'rejects') return Promise.reject(new Error('the store is not there'));
+    if (mood === 'lost on the way there') return new Promise<never>(() => {});
+    if (mood === 'lost on the way back') {
+      decide();
+      return new Promise<never>(() => {});
+    }
+    if (mood === 'twice') {
+      const reply = decide();
+      this.clock.io(() => void decide(), 70);
+      return new Promise((resolve) => this.clock.io(() => resolve(reply), 1));
+    }
+    if ('invalid' in mood) {
+      decide();
+      return Promise.resolve(INVALID[mood.invalid % INVALID.length]?.(1) as T);
+    }
+    return new Promise((resolve) => {
+      this.clock.io(() => {
+        const reply = decide();
+        this.clock.io(() => resolve(reply), mood.back);
+      }, mood.there);
+    });
+  }
+
+  /** One call in flight for each slot; one that hangs counts as lost after a long time, and is repeated. */
+  private follow<T>(operation: Operation, managerId: string, answer: Promise<T>): Promise<T> {
+    const calls = (this.inFlight.get(managerId) ?? 0) + 1;
+    this.inFlight.set(managerId, calls);
+    const startedAt = this.clock.now();
+    if (calls > 1 && startedAt - (this.lastCallAt.get(managerId) ?? 0) < LOST_MS)
+      this.shared.broken.push(`${operation} of ${managerId} while a call for it is in flight`);
+    this.lastCallAt.set(managerId, startedAt);
+    const settled = () => {
+      this.inFlight.set(managerId, (this.inFlight.get(managerId) ?? 1) - 1);
+    };
+    answer.then(settled, settled);
+    return answer;
+  }
+
+  private readonly lastCallAt = new Map<string, number>();
 }
+
+/** So long a call without an answer may block its slot. */
+const LOST_MS = 9_000;
