@@ -168,10 +168,13 @@ export class SlotLedger {
       if (!isThenable(reply)) {
         checkReply(reply, request.limit);
         this.noteSuccess();
+        const before = this.slots.size > 0 ? this.slots.get(request.managerId) : undefined;
+        if (before) before.known = reply.granted ? 'held' : 'free';
         return this.accepted(request, reply);
       }
     } catch (error) {
       const slot = this.open(request, 'unknown');
+      slot.known = 'unknown';
       this.reserveFailed(slot, error);
       return this.decideAlone(request);
     }
