@@ -237,6 +237,7 @@ export class WebSocketManagerModule
     private readonly drain: DrainService,
     private readonly signals: DrainSignals,
     private readonly events: EventStream,
+    private readonly log: EventLog,
   ) {
     super();
     // Before any gateway is connected, and before main.ts can call useWebSocketAdapter.
@@ -273,6 +274,7 @@ export class WebSocketManagerModule
     this.canary.stop();
     this.detector.stop();
     this.metrics.stop();
+    this.log.stop();
   }
 
   private *detectors(): Generator<ConnectionDetector> {

@@ -22,16 +22,18 @@ export class EventStream {
   private readonly subject = new Subject<WebSocketManagerEvent>();
   private readonly listeners = new Map<EventType, ((event: never) => void)[]>();
   private readonly onFailure: (error: unknown) => void;
+  /** All log lines of the application, its listeners' failures included, share one limiter. */
+  readonly lines: LineLimiter;
   /** Set by who counts the failures of listeners: an event of them would go to the listener that has failed. */
   onListenerFailed: (() => void) | undefined;
   /** See {@link GuardedObservable}. */
   readonly events$: Observable<WebSocketManagerEvent>;
 
   constructor(private readonly clock: Clock) {
-    const lines = new LineLimiter(clock);
+    this.lines = new LineLimiter(clock);
     this.onFailure = (error) => {
-      const failure = failureLine('A listener of events$ failed', error);
-      lines.write({ level: 'error', kind: 'listeners of events$', ...failure });
+      const text = () => failureLine('A listener of events$ failed', error);
+      this.lines.write({ level: 'error', kind: 'listeners of events$', text });
       this.onListenerFailed?.();
     };
     this.events$ = new GuardedObservable(this.onFailure, (subscriber) => this.subject.subscribe(subscriber));

@@ -1,19 +1,32 @@
-import { Injectable } from '@nestjs/common';
-import { Clock } from '../clock/clock.js';
+import { Inject, Injectable } from '@nestjs/common';
 import { EventStream } from '../events/event-stream.js';
-import { failureLine, type Line, LineLimiter } from '../events/line-limiter.js';
+import { failureLine, type Line } from '../events/line-limiter.js';
 import type { WebSocketManagerEvent } from '../events/websocket-manager-event.js';
-import { printable, shortened } from '../options/printable.js';
+import { loggedUserId, printable } from '../options/printable.js';
+import { RESOLVED_OPTIONS, type ResolvedOptions } from '../options/websocket-manager-options.interface.js';
 
 /**
- * Writes what an operator should read: one line for each refusal and eviction, for what failed, and for the
- * shutdown. Repeated ones are limited, user ids shortened, and nothing of a request is ever written.
+ * Writes what an operator should read: one line for each refusal and eviction, for failures, and for the shutdown.
+ * Repeated lines are limited for each kind and user, user ids are shown as `logUserIds` says, and nothing of a request
+ * is ever written.
  */
 @Injectable()
 export class EventLog {
-  constructor(clock: Clock, events: EventStream) {
-    const lines = new LineLimiter(clock);
-    events.listen(LOGGED, (event) => lines.write(lineFor(event)));
+  constructor(
+    private readonly events: EventStream,
+    @Inject(RESOLVED_OPTIONS) { logUserIds }: Pick<ResolvedOptions, 'logUserIds'>,
+  ) {
+    const user = (userId: string) => `user ${loggedUserId(userId, logUserIds)}`;
+    events.listen(LOGGED, (event) => {
+      events.lines.write(lineFor(event, user));
+      // After a drain the process may end by the signal: nothing is called later than this.
+      if (event.type === 'draining' && event.phase === 'finished') this.stop();
+    });
+  }
+
+  /** Writes how many lines were suppressed; nothing of the log is left waiting. */
+  stop(): void {
+    this.events.lines.flush();
   }
 }
 
@@ -27,55 +40,71 @@ const LOGGED = [
   'draining',
 ] as const;
 
-function lineFor(event: Extract<WebSocketManagerEvent, { type: (typeof LOGGED)[number] }>): Line {
+type LoggedEvent = Extract<WebSocketManagerEvent, { type: (typeof LOGGED)[number] }>;
+
+function lineFor(event: LoggedEvent, user: (userId: string) => string): Line {
   switch (event.type) {
     case 'rejected': {
-      const who = event.userId === undefined ? 'somebody' : `user ${shortened(event.userId)}`;
-      const wait = event.retryAfterMs === undefined ? '' : `, retry after ${event.retryAfterMs} ms`;
-      const detail = event.detail === undefined ? '' : ` (${printable(event.detail)})`;
+      const { detail, reason, retryAfterMs, userId } = event;
       return {
         level: 'warn',
-        kind: `rejected ${event.reason}`,
-        text: `Rejected ${who}: ${event.reason}${wait}${detail}`,
+        kind: `rejected ${reason}`,
+        userId,
+        text: () => {
+          const who = userId === undefined ? 'somebody' : user(userId);
+          const wait = retryAfterMs === undefined ? '' : `, retry after ${retryAfterMs} ms`;
+          return `Rejected ${who}: ${reason}${wait}${detail === undefined ? '' : ` (${printable(detail)})`}`;
+        },
       };
     }
     case 'evicted': {
       const { evidence, level = 'none', managerId, reason, userId } = event;
-      const why = `${evidence.signal}, silent for ${evidence.silentForMs} ms, inactive for ${evidence.inactiveForMs} ms`;
-      const text = `Evicted manager ${managerId} of user ${shortened(userId)}: ${reason}, level ${level} (${printable(why)})`;
-      return { level: 'log', kind: `evicted ${reason}`, text };
-    }
-    case 'breaker_changed':
       return {
-        level: event.to === 'open' ? 'warn' : 'log',
-        kind: `breaker ${event.to}`,
-        text: `Circuit breaker of user ${shortened(event.userId)}: ${event.from} -> ${event.to}`,
+        level: 'log',
+        kind: `evicted ${reason}`,
+        userId,
+        text: () => {
+          const why = `${evidence.signal}, silent for ${evidence.silentForMs} ms, inactive for ${evidence.inactiveForMs} ms`;
+          return `Evicted manager ${managerId} of ${user(userId)}: ${reason}, level ${level} (${printable(why)})`;
+        },
       };
+    }
+    case 'breaker_changed': {
+      const { from, to, userId } = event;
+      return {
+        level: to === 'open' ? 'warn' : 'log',
+        kind: `breaker ${to}`,
+        userId,
+        text: () => `Circuit breaker of ${user(userId)}: ${from} -> ${to}`,
+      };
+    }
     case 'self_preservation':
       return {
         level: 'warn',
         kind: 'self-preservation',
-        text: event.active
-          ? `Self-preservation: ${event.silent} of ${event.connections} connections fell silent within one beat; none is ended for that now`
-          : 'Self-preservation is over',
+        text: () =>
+          event.active
+            ? `Self-preservation: ${event.silent} of ${event.connections} connections fell silent within one beat; none is ended for that now`
+            : 'Self-preservation is over',
       };
     case 'hook_failed':
       return {
         level: 'error',
-        kind: `hook ${event.hook}`,
-        ...failureLine(`${printable(event.hook)} failed`, event.error),
+        kind: `hook ${printable(event.hook)}`,
+        text: () => failureLine(`${printable(event.hook)} failed`, event.error),
       };
     case 'store_failed':
       return {
         level: 'warn',
         kind: `store ${event.operation}`,
-        text: failureLine(`Store: ${event.operation} failed, this node decides alone`, event.error).text,
+        text: () =>
+          failureLine(`Store: ${event.operation} failed, this node decides alone`, event.error).text,
       };
     case 'draining':
       return {
         level: 'log',
         kind: `draining ${event.phase}`,
-        text:
+        text: () =>
           event.phase === 'started'
             ? `Draining ${event.connections} connections`
             : `Drained ${event.connections} connections, ${event.terminated} of them terminated`,

@@ -1,3 +1,6 @@
+import { createHash } from 'node:crypto';
+import type { LogUserIds } from './websocket-manager-options.interface.js';
+
 /** A text that came from outside, as it may stand in a log line: one line, printable, of bounded length. */
 export function printable(text: string, mostCharacters = 200): string {
   const cut = text.length > mostCharacters ? `${text.slice(0, mostCharacters)}...` : text;
@@ -10,8 +13,12 @@ export function printable(text: string, mostCharacters = 200): string {
 /** Everything but printable ASCII; of pairs, each half. */
 const UNPRINTABLE = /[^\x20-\x7e]/g;
 
-/** Enough of a user id to recognise it, not enough to be one. */
-export function shortened(userId: string): string {
-  const most = 8;
-  return userId.length > most ? `${printable(userId.slice(0, most))}...` : printable(userId);
+/** A user id as log lines show it: see {@link LogUserIds}. */
+export function loggedUserId(userId: string, how: LogUserIds): string {
+  if (how === 'full') return printable(userId, userId.length);
+  if (how === 'hash') return createHash('sha256').update(userId).digest('hex').slice(0, HASH_LENGTH);
+  return userId.length > SHORT_LENGTH ? `${printable(userId.slice(0, SHORT_LENGTH))}...` : printable(userId);
 }
+
+const HASH_LENGTH = 12;
+const SHORT_LENGTH = 8;

@@ -29,6 +29,8 @@ export class WebSocketManagerOptionsError extends Error {
 const MIB = 1024 * 1024;
 /** Node's timers hold 31 bits; a longer delay would fire at once. */
 const LONGEST_DELAY_MS = 2 ** 31 - 1;
+/** `ws` converts `maxPayload` to a signed 32-bit integer: 2^31 becomes negative (no limit), 2^32 + 1 becomes 1 byte. */
+const MAX_PAYLOAD_BYTES = 2 ** 31 - 1;
 
 /**
  * Fills in the defaults and checks every value; the only place that knows either.
@@ -61,7 +63,7 @@ export function resolveOptions(options: WebSocketManagerOptions): ResolvedOption
       ),
       connectionsPerManager: limits.whole('connectionsPerManager', 5, 1),
       managersPerNode: limits.optionalWhole('managersPerNode', 1),
-      maxPayloadBytes: limits.whole('maxPayloadBytes', MIB, 1),
+      maxPayloadBytes: limits.whole('maxPayloadBytes', MIB, 1, MAX_PAYLOAD_BYTES),
       maxBufferedBytes: limits.whole('maxBufferedBytes', MIB, 1),
     },
     cleanup: {
@@ -106,6 +108,7 @@ export function resolveOptions(options: WebSocketManagerOptions): ResolvedOption
         'a SlotStore: an object with attach, reserve, release and leave',
       ) ?? undefined,
     storeTimeoutMs: root.delay('storeTimeoutMs', 100, 1),
+    logUserIds: root.oneOf('logUserIds', 'hash', ['hash', 'short', 'full']),
     useStockMessageHandling: root.take('useStockMessageHandling', false, isBoolean, 'true or false'),
   };
   for (const section of [root, limits, cleanup, session, heartbeat, breaker, admission, canary, drain]) {
@@ -182,8 +185,9 @@ class Section {
     return value as T;
   }
 
-  whole(key: string, fallback: number, least: number): number {
-    return this.take(key, fallback, isWholeFrom(least), `a whole number from ${least}`);
+  whole(key: string, fallback: number, least: number, most = Number.MAX_SAFE_INTEGER): number {
+    const upTo = most === Number.MAX_SAFE_INTEGER ? '' : ` to ${most}`;
+    return this.take(key, fallback, isWholeFrom(least, most), `a whole number from ${least}${upTo}`);
   }
 
   optionalWhole(key: string, least: number): number | undefined {
@@ -225,8 +229,10 @@ class Section {
 
 const isBoolean = (value: unknown): boolean => typeof value === 'boolean';
 const isFunction = (value: unknown): boolean => typeof value === 'function';
-const isWholeFrom = (least: number) => (value: unknown) =>
-  Number.isSafeInteger(value) && (value as number) >= least;
+const isWholeFrom =
+  (least: number, most = Number.MAX_SAFE_INTEGER) =>
+  (value: unknown) =>
+    Number.isSafeInteger(value) && (value as number) >= least && (value as number) <= most;
 const isDelayFrom = (least: number) => (value: unknown) =>
   typeof value === 'number' && value >= least && value <= LONGEST_DELAY_MS;
 const delayRule = (least: number) => `milliseconds from ${least} to ${LONGEST_DELAY_MS}`;

@@ -31,7 +31,7 @@ export interface LimitOptions {
    * the same user; nobody living is evicted for want of room on the node. Default: no limit.
    */
   managersPerNode?: number | undefined;
-  /** Largest message accepted, in bytes; larger ones close with 1009. Default: 1 MiB. */
+  /** Largest message accepted, in bytes, 1 to 2,147,483,647; larger ones close with 1009. Default: 1 MiB. */
   maxPayloadBytes?: number | undefined;
   /**
    * Bytes waiting to be sent to one connection. More than this for a second, or four times this at once,
@@ -115,6 +115,14 @@ export interface CanaryOptions {
   intervalMs?: number | undefined;
 }
 
+/**
+ * How log lines show user ids. `hash`: the first 12 hexadecimal digits of the id's SHA-256 (of its UTF-8), the same in
+ * every process, so that a known id can be searched for (`printf %s ID | sha256sum | cut -c1-12`); ids that can be
+ * guessed can be found by trying. `short`: the first 8 characters. `full`: the id, with other characters than
+ * printable ASCII escaped.
+ */
+export type LogUserIds = 'hash' | 'short' | 'full';
+
 /** What `WebSocketManagerModule.forRoot` and the factories of `forRootAsync` take. Durations are milliseconds. */
 export interface WebSocketManagerOptions {
   authenticate: Authenticate;
@@ -130,6 +138,8 @@ export interface WebSocketManagerOptions {
   store?: SlotStore | undefined;
   /** Milliseconds that the store may take over one decision before this node decides alone. Default: 100. */
   storeTimeoutMs?: number | undefined;
+  /** How log lines show user ids. Default: `hash`. */
+  logUserIds?: LogUserIds | undefined;
   /**
    * Messages go to their handlers by the platform's own way, a pipeline of observables for each socket, instead of
    * by ours, which does the same for less. Default: false, but for an adapter that brings a way of its own.
@@ -162,6 +172,7 @@ export interface ResolvedOptions {
   readonly drain: Filled<DrainOptions>;
   readonly store: SlotStore | undefined;
   readonly storeTimeoutMs: number;
+  readonly logUserIds: LogUserIds;
   readonly useStockMessageHandling: boolean;
 }
 

@@ -99,6 +99,11 @@ const WRONG: [key: string, value: unknown, shown: string, allowed: string][] = [
   ['limits.health', true, 'true', 'no such option'],
   ['store', {}, 'an object', 'attach, reserve, release and leave'],
   ['store', 'redis', '"redis"', 'a SlotStore'],
+  ['limits.maxPayloadBytes', 2 ** 31, '2147483648', 'a whole number from 1 to 2147483647'],
+  ['limits.maxPayloadBytes', 2 ** 32 + 1, '4294967297', 'a whole number from 1 to 2147483647'],
+  ['limits.maxPayloadBytes', Number.POSITIVE_INFINITY, 'Infinity', 'a whole number from 1 to 2147483647'],
+  ['logUserIds', 'md5', '"md5"', "'hash', 'short', 'full'"],
+  ['logUserIds', true, 'true', "'hash', 'short', 'full'"],
   ['storeTimeoutMs', 0, '0', 'milliseconds from 1'],
   ['useStockMessageHandling', 'yes', '"yes"', 'true or false'],
   ['cleanup.moderateThreshold', 0.5, '0.5', 'at least cleanup.proactiveThreshold (0.6)'],
@@ -184,6 +189,7 @@ describe('resolveOptions', () => {
       drain: { timeoutMs: 10_000, spreadMs: 3_000 },
       store: undefined,
       storeTimeoutMs: 100,
+      logUserIds: 'hash',
       useStockMessageHandling: false,
     });
   });
@@ -207,6 +213,10 @@ describe('resolveOptions', () => {
     ['admission.allowedOrigins', ['https://a.example', 'https://a.example:8443', /\.example$/, 'null']],
     ['admission.allowedOrigins', () => true],
     ['cleanup.aggressiveThreshold', 1],
+    ['limits.maxPayloadBytes', 2 ** 31 - 1],
+    ['limits.maxBufferedBytes', 2 ** 40],
+    ['logUserIds', 'short'],
+    ['logUserIds', 'full'],
   ])('takes %s', (key, value) => {
     expect(resolved(key, value)).toBe(value);
   });
