@@ -1,6 +1,8 @@
 import { Injectable } from '@nestjs/common';
 
 const SIGNAL = 'SIGTERM';
+/** As a shell reports an end by SIGTERM: 128 + 15. */
+const EXIT_CODE = 143;
 type Drain = () => Promise<void>;
 
 /** Applications of this process that want to hear of the signal, and the one listener they share. */
@@ -8,8 +10,8 @@ const registered = new Set<Drain>();
 let isListening = false;
 
 /**
- * Drains on SIGTERM in an application that did not call `enableShutdownHooks()`, and then lets the signal do what
- * it does. Where anybody else listens (Nest's own shutdown hooks first of all) it stays out of the way: they
+ * Drains on SIGTERM in an application that did not call `enableShutdownHooks()`, and then lets the signal end the
+ * process; where the signal does not (PID 1), the process exits with 143. Where anybody else listens (Nest's own shutdown hooks first of all) it stays out of the way: they
  * close the application, and that drains.
  */
 @Injectable()
@@ -38,5 +40,10 @@ function onSignal(): void {
     process.off(SIGNAL, onSignal);
     isListening = false;
     process.kill(process.pid, SIGNAL);
+    // Still running: the kernel ignores the default action of a signal for PID 1 of a container. A listener that was
+    // added meanwhile is left to do what it wants.
+    setImmediate(() => {
+      if (process.listenerCount(SIGNAL) === 0) process.exit(EXIT_CODE);
+    });
   });
 }

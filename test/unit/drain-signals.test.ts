@@ -4,12 +4,16 @@ import { DrainSignals } from '../../src/admission/drain-signals.js';
 const settled = () => new Promise((resolve) => setImmediate(resolve));
 
 let kill: ReturnType<typeof vi.spyOn>;
+let exit: ReturnType<typeof vi.spyOn>;
 const used: DrainSignals[] = [];
 
 beforeEach(() => {
   kill = vi.spyOn(process, 'kill').mockReturnValue(true);
+  exit = vi.spyOn(process, 'exit').mockImplementation((() => {}) as never);
 });
-afterEach(() => {
+afterEach(async () => {
+  await settled();
+  exit.mockRestore();
   kill.mockRestore();
   for (const signals of used.splice(0)) signals.unregister();
   expect(process.listenerCount('SIGTERM')).toBe(0);
@@ -43,6 +47,26 @@ describe('SIGTERM, where the application does not listen', () => {
     await settled();
     expect(kill).toHaveBeenCalledWith(process.pid, 'SIGTERM');
     expect(process.listenerCount('SIGTERM')).toBe(0);
+  });
+
+  it('exits with 143 where the signal does not end the process, as for PID 1', async () => {
+    register(async () => {});
+    process.emit('SIGTERM');
+    await settled();
+    await settled();
+    expect(exit.mock.calls).toEqual([[143]]);
+    expect(kill.mock.invocationCallOrder[0]).toBeLessThan(exit.mock.invocationCallOrder[0] as number);
+  });
+
+  it('does not exit where a listener was added during the drain', async () => {
+    const theirs = vi.fn();
+    register(async () => void process.on('SIGTERM', theirs));
+    process.emit('SIGTERM');
+    await settled();
+    await settled();
+    process.off('SIGTERM', theirs);
+    expect(kill).toHaveBeenCalledWith(process.pid, 'SIGTERM');
+    expect(exit).not.toHaveBeenCalled();
   });
 
   it('is heard again by an application that is started afterwards', async () => {
