@@ -1,6 +1,6 @@
 import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
-import { Inject, Injectable } from '@nestjs/common';
+import { Inject, Injectable, Logger } from '@nestjs/common';
 import { Clock } from '../clock/clock.js';
 import { isThenable, settleWithin } from '../clock/deadline.js';
 import type { DisconnectReason, EndReason, RejectionReason } from '../events/close-reason.js';
@@ -52,8 +52,10 @@ class Upgrade implements Newcomer {
   verdict: Verdict | undefined = undefined;
   /** Whose socket it is to be. */
   manager: Manager | undefined = undefined;
-  /** When the credentials end; epoch milliseconds. */
-  expiresAt: number | undefined = undefined;
+  /** What `authenticate` returned; undefined until then. */
+  context: CheckedUserContext | undefined = undefined;
+  /** It was refused at the start of a drain, while it waited: a later decision about it is ignored. */
+  isRefused = false;
   /** What becomes of the socket where it is nobody's. */
   onRefused: ((webSocket: ManagedWebSocket) => void) | undefined = undefined;
   /** The handshake is completed. */
@@ -68,8 +70,12 @@ class Upgrade implements Newcomer {
     readonly startedAt: number,
   ) {}
 
-  /** The peer has hung up while it waited. A FIN is not an event while nobody reads, only a state of the stream. */
+  /**
+   * The peer has hung up while it waited, or was refused by a drain. A FIN is not an event while nobody reads, only a
+   * state of the stream.
+   */
   isGone(): boolean {
+    if (this.isRefused) return true;
     const { socket } = this;
     const { _readableState } = socket as Duplex & { _readableState?: { ended?: boolean } };
     return socket.destroyed || !socket.readable || _readableState?.ended === true;
@@ -92,8 +98,11 @@ interface Refusal {
  */
 @Injectable()
 export class Door implements SocketErrorSink {
+  private readonly logger = new Logger('WebSocketManager');
   /** Whose handshake `ws` is completing. */
   private completing: Upgrade | undefined;
+  /** Pending upgrades that wait for something asynchronous. An upgrade that is decided within its call is never here. */
+  private readonly pending = new Set<Upgrade>();
 
   constructor(
     private readonly clock: Clock,
@@ -102,15 +111,32 @@ export class Door implements SocketErrorSink {
     private readonly drain: DrainState,
     private readonly events: EventStream,
     @Inject(RESOLVED_OPTIONS) private readonly options: ResolvedOptions,
-  ) {}
+  ) {
+    drain.onBegin(() => this.refusePending());
+  }
 
   /**
    * Puts admission into a server's handshake, where `ws` asks whether it is to be completed: nothing is left then that
    * could be wrong with it, and no place is taken, perhaps from somebody alive, for one that cannot succeed.
+   *
+   * A server is guarded once, by the first application that gets it from its adapter. A second application that shares
+   * it gets the same sockets; they are admitted, counted and drained by the first.
+   *
+   * @returns false: the server is guarded already
    */
-  guard(server: WebSocketServerLike): void {
+  guard(server: WebSocketServerLike): boolean {
+    const guardedBy = (server as Guarded)[GUARDED_BY];
+    if (guardedBy) {
+      if (guardedBy !== this) this.logger.warn(SHARED_SERVER);
+      return false;
+    }
+    markGuarded(server, this);
     const { options } = server;
-    options.WebSocket = managedWebSocketClass(options.WebSocket, this);
+    // A second server may be made with the options of the first: a class that is managed already is not wrapped again.
+    if (!(options.WebSocket as Guarded)[GUARDED_BY]) {
+      options.WebSocket = managedWebSocketClass(options.WebSocket, this);
+      markGuarded(options.WebSocket, this);
+    }
     const accept = server.handleUpgrade.bind(server);
     let arriving: Upgrade | undefined;
     const onCompleted: OnUpgraded = (webSocket, request) =>
@@ -135,9 +161,7 @@ export class Door implements SocketErrorSink {
         verdict(false, 500);
       } else if (own?.length === 2) {
         // The application's own check first: who does not pass it is not to cost anybody a place either.
-        own(info, (isVerified, ...answer) =>
-          isVerified ? this.receive(upgrade, verdict) : verdict(false, ...answer),
-        );
+        this.verifyFirst(upgrade, own, info, verdict);
       } else if (own && !own(info, verdict)) {
         verdict(false, 401);
       } else {
@@ -153,6 +177,7 @@ export class Door implements SocketErrorSink {
       enumerable: true,
       configurable: true,
     });
+    return true;
   }
 
   listenerFailed(event: string, error: unknown): void {
@@ -163,6 +188,33 @@ export class Door implements SocketErrorSink {
     // Whatever a peer sends wrong closes its own connection and is worth no line: that would be a way to fill logs.
   }
 
+  /** Asks an application's `verifyClient` that calls back; meanwhile the upgrade is pending. */
+  private verifyFirst(
+    upgrade: Upgrade,
+    own: VerifyClient,
+    info: { readonly req: IncomingMessage },
+    verdict: Verdict,
+  ): void {
+    const { socket } = upgrade;
+    let isAnswered = false;
+    const onClose = () => void this.pending.delete(upgrade);
+    own(info, (isVerified, ...answer) => {
+      if (isAnswered) return;
+      isAnswered = true;
+      socket.off('close', onClose);
+      this.pending.delete(upgrade);
+      if (upgrade.isRefused) return;
+      upgrade.verdict = undefined;
+      if (isVerified) this.receive(upgrade, verdict);
+      else verdict(false, ...answer);
+    });
+    if (isAnswered) return;
+    // It may never call back; the client hangs up sooner or later.
+    socket.once('close', onClose);
+    upgrade.verdict = verdict;
+    this.pending.add(upgrade);
+  }
+
   /** What can be answered at once is answered within the call: most upgrades never wait for anything. */
   private receive(upgrade: Upgrade, verdict: Verdict): void {
     // An answer is given once, however often it is asked for.
@@ -171,10 +223,38 @@ export class Door implements SocketErrorSink {
     try {
       const context = this.identify(upgrade.request);
       const done = isThenable(context) ? this.decideLater(upgrade, context) : this.decide(upgrade, context);
-      if (isThenable(done)) done.then(undefined, (error: unknown) => this.fail(upgrade, error));
+      if (isThenable(done)) this.waitFor(upgrade, done);
     } catch (error) {
       this.fail(upgrade, error);
     }
+  }
+
+  private waitFor(upgrade: Upgrade, done: PromiseLike<void>): void {
+    this.pending.add(upgrade);
+    done.then(
+      () => void this.pending.delete(upgrade),
+      (error: unknown) => {
+        this.pending.delete(upgrade);
+        this.fail(upgrade, error);
+      },
+    );
+  }
+
+  /** A drain begins: pending upgrades are refused now, whatever they wait for. */
+  private refusePending(): void {
+    for (const upgrade of this.pending) {
+      upgrade.isRefused = true;
+      try {
+        this.refuse(upgrade, { ...this.drainRefusal(), userId: upgrade.context?.userId });
+      } catch (error) {
+        this.fail(upgrade, error);
+      }
+    }
+    this.pending.clear();
+  }
+
+  private drainRefusal(): Refusal {
+    return { reason: 'draining', retryAfterMs: this.drain.drawRetryAfterMs() };
   }
 
   private fail({ socket }: Upgrade, error: unknown): void {
@@ -185,7 +265,7 @@ export class Door implements SocketErrorSink {
   private identify(
     request: IncomingMessage,
   ): CheckedUserContext | Refusal | Promise<CheckedUserContext | Refusal> {
-    if (this.drain.isDraining) return { reason: 'draining', retryAfterMs: this.drain.drawRetryAfterMs() };
+    if (this.drain.isDraining) return this.drainRefusal();
     return this.checkOrigin(request) ?? this.authenticate(request);
   }
 
@@ -194,7 +274,9 @@ export class Door implements SocketErrorSink {
   }
 
   private decide(upgrade: Upgrade, context: CheckedUserContext | Refusal): void | Promise<void> {
+    if (upgrade.isRefused) return;
     if ('reason' in context) return this.refuse(upgrade, context);
+    upgrade.context = context;
     const decision = this.factory.admit(context, upgrade);
     if (isThenable(decision) || isStale(decision)) return this.answerLater(upgrade, context, decision);
     this.answer(upgrade, context, decision);
@@ -212,7 +294,9 @@ export class Door implements SocketErrorSink {
   }
 
   private answer(upgrade: Upgrade, context: CheckedUserContext, decision: Decision): void {
-    if (decision.admitted) this.letIn(upgrade, decision.manager, context.expiresAt);
+    if (upgrade.isRefused) {
+      if (decision.admitted) closeUnused(decision.manager);
+    } else if (decision.admitted) this.letIn(upgrade, decision.manager);
     else this.refuse(upgrade, { ...decision, userId: context.userId });
   }
 
@@ -274,14 +358,13 @@ export class Door implements SocketErrorSink {
     return { reason: 'internal' };
   }
 
-  private letIn(upgrade: Upgrade, manager: Manager, expiresAt: number | undefined): void {
+  private letIn(upgrade: Upgrade, manager: Manager): void {
     upgrade.manager = manager;
-    upgrade.expiresAt = expiresAt;
     try {
       this.complete(upgrade);
     } finally {
       // The client went in the very moment: the slot is free again.
-      if (!upgrade.isCompleted && manager.neverAttached) void manager.close({ reason: 'left' });
+      if (!upgrade.isCompleted) closeUnused(manager);
     }
   }
 
@@ -314,13 +397,14 @@ export class Door implements SocketErrorSink {
 
   /** Gives the socket to its manager, and tells the platform of it, which tells the gateways. */
   private attach(upgrade: Upgrade, webSocket: ManagedWebSocket, manager: Manager): void {
-    const { socket, request, onUpgraded, expiresAt } = upgrade;
+    const { socket, request, onUpgraded, context } = upgrade;
     if (!manager.isOpen) {
-      this.hold(upgrade, webSocket, manager.userId, reasonToTell(manager.endedBy));
+      this.hold(upgrade, webSocket, quotaOfUser(manager.userId), reasonToTell(manager.endedBy));
       return;
     }
+    const expiresAt = context?.expiresAt;
     const expiry = expiresAt === undefined ? undefined : this.clock.now() + expiresAt - this.clock.wallNow();
-    const connection = manager.attach(new WebSocketTransport(webSocket, socket), expiry);
+    const connection = manager.attach(new WebSocketTransport(webSocket, socket), expiry, context);
     webSocket[STATE].attach(connection, socket);
     try {
       onUpgraded(webSocket, request);
@@ -345,7 +429,8 @@ export class Door implements SocketErrorSink {
         detail,
       });
     }
-    const owner = userId ?? `address ${request.socket.remoteAddress ?? 'unknown'}`;
+    const { remoteAddress } = request.socket;
+    const owner = userId === undefined ? quotaOfAddress(remoteAddress) : quotaOfUser(userId);
     if (isToldByClose(reason) && this.tellsByClose(request) && this.refusals.mayHold(owner)) {
       upgrade.onRefused = (webSocket) => this.hold(upgrade, webSocket, owner, reason, retryAfterMs);
       this.complete(upgrade);
@@ -372,6 +457,29 @@ export class Door implements SocketErrorSink {
     return rejectWith === 'close' || (rejectWith === 'auto' && request.headers.origin !== undefined);
   }
 }
+
+/** Keys of the quotas of refused sockets. A prefix for each kind: a user may be named like an address. */
+const quotaOfUser = (userId: string): string => `user ${userId}`;
+const quotaOfAddress = (address: string | undefined): string => `address ${address ?? 'unknown'}`;
+
+/** Closes a manager that was made for an upgrade that cannot use it: the slot is free again. */
+function closeUnused(manager: Manager): void {
+  if (manager.neverAttached) void manager.close({ reason: 'left' });
+}
+
+/**
+ * Marks a server, and a WebSocket class, with the upgrade handler that guards it. A symbol of the registry: two copies
+ * of this package agree on it. A class that extends a managed one inherits the mark.
+ */
+const GUARDED_BY: unique symbol = Symbol.for('nestjs-websocket-manager:guarded-by');
+type Guarded = { [GUARDED_BY]?: unknown };
+
+function markGuarded(target: object, by: Door): void {
+  Object.defineProperty(target, GUARDED_BY, { value: by });
+}
+
+const SHARED_SERVER =
+  'A WebSocket server is shared with another application of this process, which guards it: its sockets are admitted, counted and drained there';
 
 function isToldByClose(reason: RejectionReason): reason is RejectionReason & DisconnectReason {
   return reason !== 'forbidden_origin' && reason !== 'bad_request';

@@ -8,6 +8,7 @@ const LEAST_RETRY_MS = 500;
 @Injectable()
 export class DrainState {
   private draining = false;
+  private readonly beginListeners: (() => void)[] = [];
 
   constructor(@Inject(RESOLVED_OPTIONS) private readonly options: ResolvedOptions) {}
 
@@ -15,8 +16,15 @@ export class DrainState {
     return this.draining;
   }
 
+  /** Calls back when the drain begins, once it is to be seen in {@link isDraining}. */
+  onBegin(listener: () => void): void {
+    this.beginListeners.push(listener);
+  }
+
   begin(): void {
+    if (this.draining) return;
     this.draining = true;
+    for (const listener of this.beginListeners) listener();
   }
 
   /** Drawn for each client, so that they do not come back together: the spread of the closes once more. */

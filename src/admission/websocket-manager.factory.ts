@@ -413,6 +413,7 @@ export class WebSocketManagerFactory {
 
   private refuseOverLimit(admission: PendingAdmission): Refused {
     const { user, context, newcomer, startedAt } = admission;
+    if (this.drain.isDraining) return this.refuseDraining(context, startedAt);
     const retryAfterMs = this.retryAfterMs(admission);
     const lockout = !newcomer.isGone() && this.cleanup.couldHaveFreed(user);
     this.evicted.notePromise(user, context.sessionKey, retryAfterMs);

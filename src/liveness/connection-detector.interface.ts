@@ -9,6 +9,7 @@ export interface DetectorView {
   readonly managerId: string;
   readonly connectionId: string;
   readonly sessionKey: string | undefined;
+  /** Of the connection's own token. */
   readonly metadata: unknown;
   readonly openForMs: number;
   /** Since the last byte from the client. */

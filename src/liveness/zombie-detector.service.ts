@@ -249,7 +249,7 @@ export class ZombieDetectorService implements HeartbeatVisitor {
     return {
       ...manager.identity,
       connectionId: connection.id,
-      metadata: manager.metadata,
+      metadata: connection.metadata,
       openForMs: now - connection.openedAt,
       silentForMs: now - connection.lastHeardAt,
       inactiveForMs: now - manager.lastActivityAt,

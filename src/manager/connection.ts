@@ -113,6 +113,8 @@ export class Connection implements Due {
     private readonly sequence: number,
     /** When the credentials end, on the monotonic clock. */
     readonly expiresAt: number | undefined,
+    /** As its own token said; the session's follows its newest connection. */
+    readonly metadata: unknown,
   ) {
     this.openedAt = manager.registry.clock.now();
     this.lastHeardAt = this.openedAt;

@@ -49,8 +49,10 @@ export class Manager implements Due {
   /** Set when it ended. */
   endedBy: EndReason | undefined;
   readonly sessionKey: string | undefined;
-  readonly priority: number;
-  readonly metadata: unknown;
+  /** As the newest connection's token said, also after that connection has detached. */
+  priority: number;
+  /** As the newest connection's token said, also after that connection has detached. */
+  metadata: unknown;
   private attachments = 0;
   private work = 0;
   private closeHooks: CloseHook[] | undefined;
@@ -171,10 +173,19 @@ export class Manager implements Due {
   /**
    * Takes an accepted socket. With `limits.connectionsPerManager` open already, the oldest is superseded.
    * @param expiresAt when the connection's credentials end, on the monotonic clock.
+   * @param context what the connection's own token said: the session takes `priority` and `metadata` from it.
    */
-  attach(transport: Transport, expiresAt?: number): Connection {
+  attach(
+    transport: Transport,
+    expiresAt?: number,
+    context?: Pick<CheckedUserContext, 'priority' | 'metadata'>,
+  ): Connection {
     if (!this.isOpen) throw new Error(`Manager ${this.id} has ended (${this.endedBy})`);
-    const connection = new Connection(this, transport, ++this.attachments, expiresAt);
+    if (context) {
+      this.priority = context.priority;
+      this.metadata = context.metadata;
+    }
+    const connection = new Connection(this, transport, ++this.attachments, expiresAt, this.metadata);
     this.leftAt = undefined;
     // Not `push`, which keeps room for sixteen more.
     this.connections = this.connections.concat(connection);

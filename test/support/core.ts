@@ -155,7 +155,8 @@ export class Core {
     // The door looks once more, too.
     const attaches = result.admitted && result.manager.isOpen && connection !== 'none';
     if (!attaches) return { result, tookMs, socket: undefined };
-    return { result, tookMs, socket: this.attach(result.manager, connection) };
+    const newest = { priority: context.priority ?? 0, metadata: context.metadata };
+    return { result, tookMs, socket: this.attach(result.manager, connection, newest) };
   }
 
   /** {@link admit}, with the clock advanced by `withinMs`: throws when there is no answer by then. */
@@ -170,9 +171,13 @@ export class Core {
     return admission;
   }
 
-  attach(manager: Manager, peer: FakePeer = 'answers'): FakeSocket {
+  attach(
+    manager: Manager,
+    peer: FakePeer = 'answers',
+    context?: { priority: number; metadata: unknown },
+  ): FakeSocket {
     const socket = new FakeSocket(this.clock, peer);
-    return socket.bind(manager.attach(socket));
+    return socket.bind(manager.attach(socket, undefined, context));
   }
 
   /** A manager that has been there for a while. Nobody is asked for room, and nothing else happens. */

@@ -1,6 +1,7 @@
 import type { IncomingMessage } from 'node:http';
 import { Duplex } from 'node:stream';
-import { describe, expect, it } from 'vitest';
+import { Logger } from '@nestjs/common';
+import { describe, expect, it, vi } from 'vitest';
 import { WebSocketServer } from 'ws';
 import { Door, type WebSocketServerLike } from '../../src/admission/door.js';
 import { Refusals } from '../../src/admission/refusal.js';
@@ -108,7 +109,7 @@ async function withDoor(
     return socket;
   };
   const managers = (): Manager[] => [...(core.registry.user('alice')?.managers ?? [])];
-  return { core, server, refusals, arrive, knock, sockets, managers, upgraded: () => upgraded };
+  return { core, door, server, refusals, arrive, knock, sockets, managers, upgraded: () => upgraded };
 }
 
 const rejections = (core: Core) =>
@@ -312,6 +313,25 @@ describe('a refusal by close', () => {
     expect((await door.knock()).answer?.status).toBe(401);
     expect(door.refusals.mayHold('address 10.0.0.7')).toBe(false);
     expect(door.refusals.mayHold('address 10.0.0.8')).toBe(true);
+  });
+
+  it('keeps the quota of a user apart from that of the address that the user is named like', async () => {
+    const userId = 'address 10.0.0.7';
+    const door = await withDoor({
+      authenticate: ({ url }) => (url === '/stranger' ? null : { userId }),
+      limits: { managersPerUser: 1 },
+      admission: { rejectWith: 'close' },
+    });
+    door.core.place({ userId, openedAgoMs: 1_000 });
+    const arrive = async (url: string) => {
+      const socket = await door.knock({ url });
+      await door.core.clock.advance(5);
+      return socket;
+    };
+    for (let i = 0; i < 20; i++) expect((await arrive('/stranger')).answer).toBeUndefined();
+    expect((await arrive('/stranger')).answer?.status).toBe(401);
+    expect((await arrive('/user')).answer).toBeUndefined();
+    expect(door.refusals.held).toBe(21);
   });
 
   it('says when to come back', async () => {
@@ -582,6 +602,249 @@ describe('a newcomer who has hung up', () => {
     await door.core.clock.advance(2_000);
     expect(door.core.reportedOf('evicted')).toEqual([]);
     expect(door.upgraded()).toBe(0);
+  });
+});
+
+describe('a pending upgrade, when a drain begins', () => {
+  const origin = { origin: 'http://localhost:3000' };
+  const never = () => new Promise<never>(() => {});
+  /** An `authenticate` that answers when it is told to. */
+  function later() {
+    const answers: ((context: { userId: string } | null) => void)[] = [];
+    const authenticate = () =>
+      new Promise<{ userId: string } | null>((resolve) => void answers.push(resolve));
+    return { authenticate, answers };
+  }
+
+  it('that waits for authenticate is refused with 503 at once, and admitted by no late answer', async () => {
+    const { authenticate, answers } = later();
+    const door = await withDoor({ authenticate });
+    const socket = await door.knock();
+    door.core.drain.begin();
+    await door.core.clock.settle();
+    expect(socket.answer).toMatchObject({
+      status: 503,
+      reason: 'draining',
+      retryAfterMs: expect.any(Number),
+    });
+    expect(rejections(door.core)).toEqual([['draining', undefined, undefined]]);
+    answers[0]?.({ userId: 'alice' });
+    await door.core.clock.settle();
+    expect([door.upgraded(), door.managers(), door.core.registry.user('alice')]).toEqual([0, [], undefined]);
+    expect(rejections(door.core)).toHaveLength(1);
+    expect([socket.destroyed, door.core.reportedOf('hook_failed')]).toEqual([true, []]);
+  });
+
+  it('of a browser is closed with 1012', async () => {
+    const { authenticate, answers } = later();
+    const door = await withDoor({ authenticate });
+    const socket = await door.knock({ headers: origin });
+    door.core.drain.begin();
+    await door.core.clock.settle();
+    expect([socket.isUpgraded, door.refusals.held]).toEqual([true, 1]);
+    answers[0]?.({ userId: 'alice' });
+    await door.core.clock.advance(1_000);
+    expect(socket.closeAsked).toEqual({ code: 1012, reason: 'draining' });
+    expect([door.upgraded(), door.managers()]).toEqual([0, []]);
+  });
+
+  it('is refused once, also where authenticate rejects or is late afterwards', async () => {
+    const door = await withDoor({ authenticate: never, admission: { authenticateTimeoutMs: 3_000 } });
+    const sockets = [await door.knock(), await door.knock()];
+    door.core.drain.begin();
+    await door.core.clock.advance(10_000);
+    for (const { text } of sockets) expect(text.match(/HTTP\/1\.1/g)).toHaveLength(1);
+    expect(rejections(door.core)).toHaveLength(2);
+    expect(door.core.clock.timerCount).toBe(2);
+  });
+
+  it('that waits for a probe is refused at once, and costs no session', async () => {
+    const door = await withDoor({ limits: { managersPerUser: 1 } });
+    const { manager } = door.core.place({
+      ...{ userId: 'alice', openedAgoMs: 60_000, connection: { answersAfterMs: 500 } },
+    });
+    const socket = await door.knock();
+    expect(socket.answer).toBeUndefined();
+    door.core.drain.begin();
+    await door.core.clock.settle();
+    expect(socket.answer).toMatchObject({ status: 503, reason: 'draining' });
+    await door.core.clock.advance(3_000);
+    expect([manager.endedBy, door.core.reportedOf('evicted')]).toEqual([undefined, []]);
+    expect(rejections(door.core)).toEqual([['draining', 'alice', undefined]]);
+  });
+
+  it('that waits in the admission queue is refused at once', async () => {
+    const door = await withDoor({ limits: { managersPerUser: 1 }, admission: { queueTimeoutMs: 30_000 } });
+    door.core.place({ userId: 'alice', openedAgoMs: 1_000 });
+    const sockets = [await door.knock(), await door.knock()];
+    await door.core.clock.advance(2_000);
+    expect(sockets.map(({ answer }) => answer)).toEqual([undefined, undefined]);
+    door.core.drain.begin();
+    await door.core.clock.settle();
+    for (const { answer } of sockets) expect(answer).toMatchObject({ status: 503, reason: 'draining' });
+    await door.core.clock.advance(31_000);
+    expect(door.managers()).toHaveLength(1);
+    expect(rejections(door.core)).toEqual([
+      ['draining', 'alice', undefined],
+      ['draining', 'alice', undefined],
+    ]);
+  });
+
+  it('that waits for the store takes no slot', async () => {
+    const replies: ((reply: { granted: true; count: number }) => void)[] = [];
+    const released: string[] = [];
+    const store = {
+      name: 'slow',
+      attach() {},
+      reserve: () => new Promise<{ granted: true; count: number }>((resolve) => void replies.push(resolve)),
+      release: (_userId: string, managerId: string) => void released.push(managerId),
+      leave() {},
+    };
+    const door = await withDoor({ store, storeTimeoutMs: 5_000 });
+    const socket = await door.knock();
+    door.core.drain.begin();
+    await door.core.clock.settle();
+    expect(socket.answer).toMatchObject({ status: 503, reason: 'draining' });
+    replies[0]?.({ granted: true, count: 1 });
+    await door.core.clock.advance(1_000);
+    expect([door.managers(), released.length]).toEqual([[], 1]);
+  });
+
+  it('that waits for the own check of the application is refused at once, whatever it says later', async () => {
+    const verdicts: ((accepted: boolean, code?: number) => void)[] = [];
+    const door = await withDoor({}, (_info, verdict) => void verdicts.push(verdict));
+    const sockets = [await door.knock(), await door.knock()];
+    door.core.drain.begin();
+    await door.core.clock.settle();
+    for (const { answer } of sockets) expect(answer).toMatchObject({ status: 503, reason: 'draining' });
+    verdicts[0]?.(true);
+    verdicts[1]?.(false, 418);
+    await door.core.clock.settle();
+    for (const { text } of sockets) expect(text.match(/HTTP\/1\.1/g)).toHaveLength(1);
+    expect([door.upgraded(), door.managers()]).toEqual([0, []]);
+  });
+
+  it('leaves no entry behind, however it ends', async () => {
+    const { authenticate, answers } = later();
+    const door = await withDoor({ authenticate }, (_info, verdict) => setImmediate(() => verdict(true)));
+    const pending = () => (door.door as unknown as { pending: Set<unknown> }).pending.size;
+    const sockets = [await door.knock(), await door.knock(), await door.knock()];
+    await new Promise((resolve) => setTimeout(resolve, 10));
+    expect(pending()).toBe(3);
+    answers[0]?.({ userId: 'alice' });
+    answers[1]?.(null);
+    sockets[2]?.destroy();
+    answers[2]?.({ userId: 'alice' });
+    await door.core.clock.settle();
+    expect([pending(), door.upgraded()]).toEqual([0, 1]);
+    const atOnce = await (await withDoor()).knock();
+    expect(sockets[0]?.listenerCount('close')).toBe(atOnce.listenerCount('close'));
+  });
+
+  it('whose client hangs up while a check never answers leaves no entry', async () => {
+    const door = await withDoor({}, (_info, _verdict) => {});
+    const pending = () => (door.door as unknown as { pending: Set<unknown> }).pending.size;
+    const socket = await door.knock();
+    expect(pending()).toBe(1);
+    socket.destroy();
+    await door.core.clock.settle();
+    expect(pending()).toBe(0);
+  });
+});
+
+describe('a connection that joins a session', () => {
+  const token = (url: string) => {
+    const { searchParams } = new URL(url, 'ws://localhost');
+    return {
+      userId: 'alice',
+      sessionKey: 'tab',
+      priority: Number(searchParams.get('priority')),
+      metadata: { plan: searchParams.get('plan') },
+      expiresAt: Date.UTC(2024, 0, 1) + Number(searchParams.get('expires')),
+    };
+  };
+  const authenticate: CoreOptions['authenticate'] = ({ url }) => token(url ?? '/');
+  const OLD = '/?plan=free&priority=1&expires=20000';
+  const NEW = '/?plan=team&priority=5&expires=60000';
+
+  it('gives it the priority and metadata of its own token, and keeps its own metadata and expiry', async () => {
+    const door = await withDoor({ authenticate });
+    const old = await door.knock({ url: OLD });
+    const [manager] = door.managers() as [Manager];
+    expect([manager.priority, manager.metadata]).toEqual([1, { plan: 'free' }]);
+    const recent = await door.knock({ url: NEW });
+    expect(door.managers()).toEqual([manager]);
+    expect([manager.priority, manager.metadata]).toEqual([5, { plan: 'team' }]);
+    expect(manager.connections.map(({ metadata }) => metadata)).toEqual([{ plan: 'free' }, { plan: 'team' }]);
+    await door.core.clock.advance(20_500);
+    expect([old.closeAsked?.code, recent.closeAsked]).toEqual([4106, undefined]);
+  });
+
+  it('leaves it what it brought, when it detaches before an older one', async () => {
+    const door = await withDoor({ authenticate });
+    await door.knock({ url: OLD });
+    const recent = await door.knock({ url: NEW });
+    recent.destroy();
+    await door.core.clock.settle();
+    const [manager] = door.managers() as [Manager];
+    expect(manager.connections.map(({ metadata }) => metadata)).toEqual([{ plan: 'free' }]);
+    expect([manager.priority, manager.metadata]).toEqual([5, { plan: 'team' }]);
+  });
+
+  it('changes nothing while its handshake is not complete, nor when that fails', async () => {
+    const answers: (() => void)[] = [];
+    const door = await withDoor({
+      authenticate: ({ url }) =>
+        url === OLD ? token(OLD) : new Promise((resolve) => void answers.push(() => resolve(token(NEW)))),
+    });
+    await door.knock({ url: OLD });
+    const [manager] = door.managers() as [Manager];
+    const failing = await door.knock({ url: NEW });
+    failing.destroy();
+    answers[0]?.();
+    await door.core.clock.settle();
+    expect(door.core.reportedOf('admitted').at(-1)?.outcome).toBe('joined');
+    expect([manager.priority, manager.metadata]).toEqual([1, { plan: 'free' }]);
+    expect(manager.connections).toHaveLength(1);
+  });
+});
+
+describe('a server that the upgrade handler gets twice', () => {
+  it('is guarded once', async () => {
+    const door = await withDoor();
+    const { WebSocket } = door.server.options as { WebSocket?: unknown };
+    expect(door.door.guard(door.server as unknown as WebSocketServerLike)).toBe(false);
+    expect((door.server.options as { WebSocket?: unknown }).WebSocket).toBe(WebSocket);
+    await door.knock();
+    expect([door.upgraded(), door.managers()[0]?.connections.length]).toEqual([1, 1]);
+    door.managers()[0]?.send('hello', 1);
+    await door.core.clock.settle();
+    expect(door.sockets[0]?.frames).toEqual(['{"event":"hello","data":1}']);
+  });
+
+  it('is left to the first application, and the second says so', async () => {
+    const warn = vi.spyOn(Logger.prototype, 'warn').mockImplementation(() => {});
+    const first = await withDoor();
+    const second = await withDoor({}, undefined, () => {});
+    expect(second.door.guard(first.server as unknown as WebSocketServerLike)).toBe(false);
+    expect(warn.mock.calls).toEqual([[expect.stringContaining('shared with another application')]]);
+    warn.mockRestore();
+    await first.knock();
+    expect([first.managers().length, second.managers().length]).toEqual([1, 0]);
+    first.managers()[0]?.send('hello', 1);
+    await first.core.clock.settle();
+    expect(first.sockets[0]?.frames).toEqual(['{"event":"hello","data":1}']);
+  });
+
+  it('does not wrap the WebSocket class of another guarded server again', async () => {
+    const first = await withDoor();
+    const { WebSocket } = first.server.options as { WebSocket?: unknown };
+    class Extended extends (WebSocket as new (...args: unknown[]) => object) {}
+    for (const managed of [WebSocket, Extended]) {
+      const server = new WebSocketServer({ noServer: true, WebSocket: managed as never });
+      expect(first.door.guard(server as unknown as WebSocketServerLike)).toBe(true);
+      expect((server.options as { WebSocket?: unknown }).WebSocket).toBe(managed);
+    }
   });
 });
 

@@ -251,7 +251,7 @@ describe('a detector', () => {
   it('is told what is known', async () => {
     const { core, views } = await withDetector(() => undefined, QUIET);
     const { manager, socket } = core.place({ ...LIVE, sessionKey: 'tab', activeAgoMs: 9_000 });
-    Object.assign(manager, { metadata: { tier: 'pro' } });
+    Object.assign(socket?.connection ?? {}, { metadata: { tier: 'pro' } });
     Object.assign(socket as FakeSocket, { bufferedAmount: 77 });
     socket?.trickle();
     socket?.connection.lookForBytes();
