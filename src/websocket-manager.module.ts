@@ -38,6 +38,7 @@ import { AuditService } from './observability/audit.service.js';
 import { EventLog } from './observability/event-log.js';
 import { type AdminOptions, guardedAdmin } from './observability/guarded-admin.js';
 import { METRICS_OPTIONS, type MetricsOptions, MetricsService } from './observability/metrics.service.js';
+import { OperatorStreams } from './observability/operator-streams.js';
 import { WebSocketHealthService } from './observability/websocket-health.service.js';
 import { importOptional } from './options/import-optional.js';
 import { resolveOptions, WebSocketManagerOptionsError } from './options/resolve-options.js';
@@ -189,6 +190,7 @@ const EXPORTED = [
     WebSocketManagerService,
     EventLog,
     AuditService,
+    OperatorStreams,
     MetricsService,
     WebSocketHealthService,
   ],

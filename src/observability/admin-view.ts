@@ -1,5 +1,6 @@
 import type { Clock } from '../clock/clock.js';
 import type { BreakerState, ManagerStatus } from '../events/vocabulary.js';
+import type { EvictedEvent } from '../events/websocket-manager-event.js';
 import { type AssessmentRules, assess, scoreOf } from '../liveness/assessment.js';
 import type { Connection } from '../manager/connection.js';
 import type { Manager } from '../manager/manager.js';
@@ -31,8 +32,34 @@ export interface ConnectionView {
   readonly id: string;
   readonly state: 'open' | 'closing' | 'closed';
   readonly missedPongs: number;
+  /** Present only while the connection is a suspect. */
+  readonly suspectSince?: string;
   readonly bufferedBytes: number;
   readonly openedAt: string;
+}
+
+/** An eviction, as the operator's API shows one. */
+export type EvictionView = Omit<EvictedEvent, 'at' | 'createdAt'> & {
+  readonly at: string;
+  readonly createdAt: string;
+};
+
+/** What every list of the operator's API has beside its entries. */
+interface List {
+  /** Entries that match, on all pages. */
+  readonly total: number;
+  /** Pass it as `after` for the next page; null: there is none. */
+  readonly next: string | null;
+  /** Nodes of a cluster that did not answer in time. */
+  readonly unanswered: readonly string[];
+}
+
+export interface UserList extends List {
+  readonly users: readonly UserView[];
+}
+
+export interface EvictionList extends List {
+  readonly evictions: readonly EvictionView[];
 }
 
 /** Turns what is held into what is shown. */
@@ -52,6 +79,11 @@ export class AdminViews {
     };
   }
 
+  eviction(event: EvictedEvent): EvictionView {
+    const { at, createdAt } = event;
+    return { ...event, at: new Date(at).toISOString(), createdAt: new Date(createdAt).toISOString() };
+  }
+
   private manager(manager: Manager): ManagerView {
     const now = this.clock.now();
     const assessment = assess(manager, now, this.rules);
@@ -68,11 +100,12 @@ export class AdminViews {
     };
   }
 
-  private connection({ id, transport, missedPongs, openedAt }: Connection): ConnectionView {
+  private connection({ id, transport, missedPongs, openedAt, suspectedAt }: Connection): ConnectionView {
     return {
       id,
       state: transport.state,
       missedPongs,
+      ...(suspectedAt === undefined ? {} : { suspectSince: this.iso(suspectedAt) }),
       bufferedBytes: transport.bufferedAmount,
       openedAt: this.iso(openedAt),
     };

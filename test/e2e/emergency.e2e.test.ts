@@ -107,7 +107,7 @@ describe('a user at 20/20 of whom some are frozen', () => {
     expect(ms).toBeLessThan(IN_TIME_MS);
     await until(async () => (await operator.managersOf('alice')).length === 16, 4_000, 'all frozen to go');
     expect(alive(live)).toBe(15);
-    const { body: evictions } = await operator.get('evictions').expect(200);
+    const { evictions } = (await operator.get('evictions').expect(200)).body;
     expect(evictions.map(({ reason }: { reason: string }) => reason)).toEqual(Array(5).fill('no_pong'));
   });
 });

@@ -83,7 +83,7 @@ describe('a client that falls silent', () => {
       await client.freeze();
       expect(await timeUntilGone('alice')).toBeLessThan(FOUND_WITHIN_MS);
       const { body } = await operator.get('evictions').expect(200);
-      expect(body).toMatchObject([
+      expect(body.evictions).toMatchObject([
         { userId: 'alice', reason: 'no_pong', evidence: { signal: 'missed_pongs' } },
       ]);
     },
@@ -117,7 +117,7 @@ describe('a client that falls silent', () => {
     expect(inWindowMs).toBeGreaterThan(600);
     expect(inWindowMs).toBeLessThan(1_100);
     const { body } = await operator.get('evictions').expect(200);
-    expect(body).toMatchObject([{ userId: 'alice', sessionKey: 'tab-1', reason: 'inactive' }]);
+    expect(body.evictions).toMatchObject([{ userId: 'alice', sessionKey: 'tab-1', reason: 'inactive' }]);
   });
 });
 

@@ -1,5 +1,6 @@
 import request from 'supertest';
 import { afterEach, describe, expect, it } from 'vitest';
+import { FreezableClient } from '../support/freezable-client.js';
 import { Operator } from '../support/operator.js';
 import { ADMIN_TOKEN, type Server, startServer } from '../support/server.js';
 import { enter, type Stranger, until } from '../support/stranger.js';
@@ -24,6 +25,13 @@ async function enterMany(userId: string, count: number): Promise<Stranger[]> {
 }
 
 const ISO = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/;
+
+interface UserPage {
+  readonly users: readonly { readonly userId: string }[];
+  readonly total: number;
+  readonly next: string | null;
+  readonly unanswered: readonly string[];
+}
 
 const ODD_IDS = [
   'zoë ☕ 日本語',
@@ -143,7 +151,7 @@ describe('what is shown', () => {
     }
     const idsAt = async (query: string) => {
       const { body } = await operator.get(`users${query}`).expect(200);
-      return body.map(({ userId }: { userId: string }) => userId);
+      return body.users.map(({ userId }: { userId: string }) => userId);
     };
     expect(await idsAt('')).toEqual(['four', 'three', 'two', 'one']);
     expect(await idsAt('?minPressure=0.5')).toEqual(['four', 'three', 'two']);
@@ -158,9 +166,110 @@ describe('what is shown', () => {
       'limit=1.5',
       'limit=x',
       'limit=1&limit=2',
+      'after=x',
+      'after=',
+      'after=1&after=2',
+      `after=${Buffer.from('["1","alice"]').toString('base64url')}`,
     ]) {
       const { body } = await operator.get(`users?${query}`).expect(400);
-      expect(body.message).toMatch(/^(minPressure|limit): got .*; allowed: /);
+      expect(body.message).toMatch(/^(minPressure|limit|after): got .*; allowed: /);
+    }
+  });
+
+  it('of all users comes in pages, each user once, while others come and go', async () => {
+    await start({ WSM_MANAGERS_PER_USER: '4' });
+    const ids = ['b', 'a', 'd', 'c', 'zoë ☕', '__proto__'];
+    for (const userId of ids) await enterMany(userId, 1);
+    await enterMany('first', 2);
+    const { body: all } = await operator.get('users').expect(200);
+    expect(all).toEqual({ users: expect.any(Array), total: 7, next: null, unanswered: [] });
+    const seen: string[] = [];
+    let next: string | null = '';
+    for (let page = 0; next !== null; page++) {
+      const { body }: { body: UserPage } = await operator
+        .get(`users?limit=2${next && `&after=${next}`}`)
+        .expect(200);
+      expect(body.users.length).toBe(page < 3 ? 2 : 1);
+      expect([body.total, body.unanswered]).toEqual([page === 0 ? 7 : 8, []]);
+      seen.push(...body.users.map(({ userId }) => userId));
+      next = body.next;
+      // Sorts before what was listed, and is not listed: what was, is not listed again.
+      if (page === 0) await enterMany('newcomer', 3);
+    }
+    expect(seen).toEqual(['first', ...ids.toSorted()]);
+  });
+
+  it('is refused where the query has a parameter that the route does not know, and names it', async () => {
+    await start();
+    const [client] = await enterMany('alice', 1);
+    const secret = 'a-value-that-may-be-secret';
+    const none = 'allowed: no parameters';
+    const routes: ['get' | 'post' | 'delete', string, string][] = [
+      ['get', 'overview', none],
+      ['get', 'users', 'allowed: minPressure, limit, after'],
+      ['get', 'users/alice', none],
+      ['post', 'users/alice/cleanup', none],
+      ['post', 'users/alice/disconnect', none],
+      ['delete', `managers/${client?.session.managerId}`, none],
+      ['get', 'evictions', none],
+      ['get', 'events', none],
+    ];
+    for (const [method, path, allowed] of routes) {
+      const query = `minPresure=${secret}&Limit=1`;
+      const { body, text } = await operator[method](`${path}?${query}`).expect(400);
+      expect([path, body.message]).toEqual([path, `query: got "minPresure", "Limit"; ${allowed}`]);
+      expect(text).not.toContain(secret);
+    }
+    await operator.get('users?limit=1&__proto__=1&constructor=1').expect(400);
+    expect(client?.closed).toBeUndefined();
+  });
+
+  it('of evictions is an object with the newest first, with times in ISO 8601', async () => {
+    await start();
+    await operator.get('evictions').expect(200, { evictions: [], total: 0, next: null, unanswered: [] });
+    const [first, second] = (await enterMany('alice', 2)) as [Stranger, Stranger];
+    for (const { session } of [first, second]) await operator.delete(`managers/${session.managerId}`);
+    const { body } = await operator.get('evictions').expect(200);
+    expect(body).toEqual({ evictions: expect.any(Array), total: 2, next: null, unanswered: [] });
+    expect(body.evictions.map((one: { managerId: string }) => one.managerId)).toEqual([
+      second.session.managerId,
+      first.session.managerId,
+    ]);
+    for (const { at, createdAt } of body.evictions) {
+      expect([at, createdAt]).toEqual([expect.stringMatching(ISO), expect.stringMatching(ISO)]);
+      expect(Date.parse(at)).toBeGreaterThanOrEqual(Date.parse(createdAt));
+      expect(Math.abs(Date.parse(at) - Date.now())).toBeLessThan(10_000);
+    }
+  });
+
+  it('of a connection says since when it is a suspect, and only while it is one', async () => {
+    await start({ WSM_HEARTBEAT_INTERVAL_MS: '60000' });
+    const [live] = await enterMany('alice', 1);
+    const slow = await FreezableClient.open([urlOf('alice')]);
+    try {
+      const since = async () => {
+        const { managers } = await operator.user('alice');
+        return managers.map(({ connections: [connection] }) => connection?.suspectSince);
+      };
+      expect(await since()).toEqual([undefined, undefined]);
+      await slow.freeze();
+      const frozenAt = Date.now();
+      // It probes, and makes a suspect a second later.
+      const cleaned = operator.post('users/alice/cleanup', { level: 'aggressive' }).expect(200);
+      const isAnswered = cleaned.then(() => true);
+      await until(async () => (await since()).some(Boolean), 2_000, 'the suspicion');
+      const [ofLive, ofSlow] = await since();
+      expect([ofLive, ofSlow]).toEqual([undefined, expect.stringMatching(ISO)]);
+      const sinceFrozenMs = Date.parse(ofSlow ?? '') - frozenAt;
+      expect(sinceFrozenMs).toBeGreaterThan(0);
+      expect(sinceFrozenMs).toBeLessThan(2_000);
+      slow.thaw();
+      await isAnswered;
+      await until(async () => !(await since()).some(Boolean), 2_000, 'the recovery');
+      expect((await operator.user('alice')).managers[1]?.connections[0]).not.toHaveProperty('suspectSince');
+      expect(live?.closed).toBeUndefined();
+    } finally {
+      await slow.kill();
     }
   });
 
@@ -172,7 +281,7 @@ describe('what is shown', () => {
       expect((await operator.user(userId)).userId).toBe(userId);
       expect(await operator.managersOf(userId)).toEqual([client?.session.managerId]);
       const { body } = await operator.get('users').expect(200);
-      expect(body.map((user: { userId: string }) => user.userId)).toEqual([userId]);
+      expect(body.users.map((user: { userId: string }) => user.userId)).toEqual([userId]);
       await operator.post(`users/${encodeURIComponent(userId)}/disconnect`).expect(200, { disconnected: 1 });
       expect(await client?.whenClosed()).toEqual({ code: 4520, reason: 'terminated_by_admin' });
     }

@@ -97,7 +97,7 @@ describe('a cleanup', () => {
     expect(body.evicted.map(idOf)).toEqual(ids.slice(0, 2));
     expect(await clients[0]?.whenClosed()).toEqual({ code: 4510, reason: 'evicted' });
     expect(await operator.managersOf('alice')).toEqual(ids.slice(2));
-    const { body: evictions } = await operator.get('evictions').expect(200);
+    const { evictions } = (await operator.get('evictions').expect(200)).body;
     expect(evictions.map(idOf)).toEqual(ids.slice(0, 2).reverse());
     expect(evictions[0]).toMatchObject({
       userId: 'alice',

@@ -148,6 +148,8 @@ export function fuzzedHttpRequest(random: SeededRandom, token: string): Buffer {
   const [method, path] = random.pick([
     () => ['GET', 'api/overview'],
     () => ['GET', `api/users?minPressure=${segment()}&limit=${segment()}&limit=${segment()}`],
+    () => ['GET', `api/users?after=${segment()}&limit=1`],
+    () => ['GET', `api/overview?${segment()}=${segment()}`],
     () => ['GET', `api/users?minPressure[]=${segment()}&limit[x]=${segment()}`],
     () => ['GET', `api/users/${segment()}`],
     () => ['POST', `api/users/${segment()}/cleanup`],

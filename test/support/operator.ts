@@ -11,7 +11,11 @@ export interface UserView {
     readonly sessionKey: string | null;
     readonly status: string;
     readonly busy: boolean;
-    readonly connections: readonly { readonly id: string; readonly state: string }[];
+    readonly connections: readonly {
+      readonly id: string;
+      readonly state: string;
+      readonly suspectSince?: string;
+    }[];
   }[];
 }
 
