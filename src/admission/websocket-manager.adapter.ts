@@ -100,10 +100,9 @@ export class WebSocketManagerAdapter implements WebSocketAdapter {
       ...options,
     });
     const isNew = this.door.guard(server as WebSocketServerLike);
-    // The stock adapter logs every protocol error of every client; ours are seen by the door. To a server that the
-    // application gave it, or that has a gateway already, it adds no listener.
-    const isStock = inner.constructor === WsAdapter && options.server === undefined;
-    if (isNew && isStock) (server as PathOwner).removeAllListeners('connection');
+    // The stock adapter logs every protocol error of every client; ours are seen by the door. A server that is guarded
+    // already has the listeners of a gateway.
+    if (isNew && inner.constructor === WsAdapter) (server as PathOwner).removeAllListeners('connection');
     if (this.hooks.connectsLater(port, options.path)) this.connectingLater.add(server as object);
     const shared = registriesOf(inner).httpServersRegistry.get(port);
     if (shared) this.handOutUpgrades(port, shared, shared === http ? before : []);

@@ -183,7 +183,8 @@ export class Manager implements Due {
     if (!this.isOpen) throw new Error(`Manager ${this.id} has ended (${this.endedBy})`);
     if (context) {
       this.priority = context.priority;
-      this.metadata = context.metadata;
+      // A session that was made in code keeps its metadata when its first connection brings none.
+      if (context.metadata !== undefined || !this.neverAttached) this.metadata = context.metadata;
     }
     const connection = new Connection(this, transport, ++this.attachments, expiresAt, this.metadata);
     this.leftAt = undefined;

@@ -1,9 +1,12 @@
+import { spawnSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { Module } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import { type OnGatewayDisconnect, WebSocketGateway } from '@nestjs/websockets';
 import { afterEach, describe, expect, it } from 'vitest';
 import { WebSocketManagerModule } from '../../src/index.js';
+import { startApp } from '../support/app.js';
 import { FreezableClient } from '../support/freezable-client.js';
 import { readMetrics } from '../support/metrics.js';
 import { ADMIN_TOKEN, type Exit, type Server, startServer } from '../support/server.js';
@@ -161,6 +164,66 @@ describe('SIGTERM', () => {
     clients.forEach(expectGoodbye);
     expect(exit.stdout.match(/The gateway has said goodbye/g)).toHaveLength(5);
     expect(exit.ms).toBeLessThan(200 + 200 + EXIT_MS);
+  });
+});
+
+/** Whether this machine lets a test make a process PID 1 of a namespace of its own. */
+const UNSHARE = ['--user', '--map-root-user', '--pid', '--fork', '--kill-child', '--mount-proc'];
+const canUnshare = spawnSync('unshare', [...UNSHARE, 'true']).status === 0;
+
+/** For machines that do not: the kernel ignores a signal that PID 1 sends to itself, and so does this process. */
+const AS_IF_PID_1 = `data:text/javascript,const { kill } = process;
+process.kill = (pid, signal) => pid === process.pid || kill.call(process, pid, signal);`;
+
+describe('SIGTERM for PID 1', () => {
+  it('drains an application that has no shutdown hooks, and the process exits with 143', async () => {
+    const script = 'test/support/bare-server.mjs';
+    const options = canUnshare
+      ? { script, node: 'unshare', nodeArgs: [...UNSHARE, process.execPath] }
+      : { script, nodeArgs: ['--import', AS_IF_PID_1] };
+    const server = await startServer({}, options);
+    cleanUp.push(() => server.stop());
+    const clients = await enterMany(server, 5);
+    const pid = canUnshare ? childOf(server.pid) : server.pid;
+    process.kill(pid, 'SIGTERM');
+    const exit = await Promise.race([server.exited, sleep(5_000).then(() => 'still running')]);
+    expect(exit).toMatchObject({ code: 143, signal: null });
+    clients.forEach(expectGoodbye);
+    expect((exit as Exit).stdout.match(/The gateway has said goodbye/g)).toHaveLength(5);
+  });
+});
+
+function childOf(pid: number): number {
+  return Number(readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim());
+}
+
+describe('an upgrade that is pending when a drain begins', () => {
+  const origin = (url: string) => ({ origin: url.replace(/^ws/, 'http') });
+  /** Never answers in time. */
+  const authenticate = async () => {
+    await sleep(3_000);
+    return { userId: 'alice' };
+  };
+
+  it('is refused at once with 503, and in a browser with 1012, while authenticate is still running', async () => {
+    const { app, url, service, of } = await startApp({
+      options: { authenticate, drain: { spreadMs: 0, timeoutMs: 5_000 } },
+    });
+    const knocking = [knock(`${url}/ws`), knock(`${url}/ws`), knock(`${url}/ws`, origin(url))];
+    await sleep(200);
+    const startedAt = performance.now();
+    const closing = app.close();
+    const [first, second, browser] = await Promise.all(knocking);
+    for (const answer of [first, second]) {
+      expect(answer?.refusal).toMatchObject({ status: 503, body: { reason: 'draining' } });
+      expect(answer?.ms).toBeLessThan(1_000);
+    }
+    expect(await browser?.client?.whenClosed()).toMatchObject({ code: 1012, reason: 'draining' });
+    await closing;
+    expect(performance.now() - startedAt).toBeLessThan(2_500);
+    expect(of('rejected').map(({ reason }) => reason)).toEqual(['draining', 'draining', 'draining']);
+    await sleep(3_000);
+    expect([service.managersOf('alice'), of('admitted')]).toEqual([[], []]);
   });
 });
 

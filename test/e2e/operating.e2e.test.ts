@@ -168,6 +168,7 @@ describe('metrics', () => {
 });
 
 describe('the log', () => {
+  // The first 12 digits of SHA-256 of `alice` are 2bd806c97f0e.
   const ofManager = () => server.lines.filter((line) => line.includes('[WebSocketManager]'));
 
   it('has one line for each refusal and each eviction, with its reason', async () => {
@@ -181,8 +182,8 @@ describe('the log', () => {
     await knock(urlOf('alice'), { origin: 'https://elsewhere.example' });
     await until(() => ofManager().length >= 4, 1_000, 'the lines');
     expect(ofManager()).toEqual([
-      expect.stringMatching(/Evicted manager [\w-]{22} of user alice: evicted, level force/),
-      expect.stringMatching(/Rejected user alice: over_limit, retry after \d+ ms/),
+      expect.stringMatching(/Evicted manager [\w-]{22} of user 2bd806c97f0e: evicted, level force/),
+      expect.stringMatching(/Rejected user 2bd806c97f0e: over_limit, retry after \d+ ms/),
       expect.stringMatching(/Rejected somebody: unauthenticated/),
       expect.stringMatching(/Rejected somebody: forbidden_origin/),
     ]);
@@ -205,6 +206,28 @@ describe('the log', () => {
     expect(ofManager().length).toBeLessThanOrEqual(20);
     expect(server.log).not.toContain(secret);
     expect(server.log).not.toContain('from-the-query');
+  });
+
+  it('has the refusal of a user also where another user is refused all the time, and what it left out', async () => {
+    await start({ WSM_MANAGERS_PER_NODE: '1' });
+    await enter(urlOf('alice'));
+    for (let i = 0; i < 38; i++) await knock(urlOf('noisy'));
+    await knock(urlOf('quiet'));
+    await until(() => ofManager().length >= 11, 1_000, 'the lines');
+    expect(ofManager().filter((line) => line.includes('Rejected user'))).toHaveLength(11);
+    expect(new Set(ofManager().map((line) => /user \w{12}/.exec(line)?.[0])).size).toBe(2);
+    const { stdout } = await server.stop('SIGTERM');
+    expect(stdout).toMatch(
+      /WARN \[WebSocketManager\] ... and 28 more lines of this kind: rejected try_later/,
+    );
+  });
+
+  it('has what it left out also where SIGTERM ends an application without shutdown hooks', async () => {
+    server = await startServer({ LOGGER: 'on' }, { script: 'test/support/bare-server.mjs' });
+    for (let i = 0; i < 38; i++) await knock(server.socketUrl());
+    const { signal, stdout } = await server.stop('SIGTERM');
+    expect(signal).toBe('SIGTERM');
+    expect(stdout).toMatch(/... and 28 more lines of this kind: rejected unauthenticated/);
   });
 
   it('has no line that a user id has forged, and no whole id', async () => {

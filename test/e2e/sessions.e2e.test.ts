@@ -31,6 +31,32 @@ describe('a session key', () => {
     expect(service.managersOf('bob')[0]?.id).not.toBe(manager?.id);
   });
 
+  it('has the priority and metadata of the newest token, after the first one has expired too', async () => {
+    const { url, service } = await startApp({
+      options: {
+        heartbeat,
+        authenticate: ({ url: path = '' }) => {
+          const plan = path.slice('/ws?'.length);
+          const expiresAt = plan === 'free' ? Date.now() + 400 : undefined;
+          return { userId: 'alice', sessionKey: 'tab', priority: plan.length, metadata: { plan }, expiresAt };
+        },
+      },
+    });
+    const expiring = await connect(`${url}/ws?free`);
+    const [manager] = service.managersOf('alice') as [Manager];
+    const renewed = await connect(`${url}/ws?business`);
+    expect((await expiring.closed()).code).toBe(4106);
+    expect([manager.priority, manager.metadata]).toEqual([8, { plan: 'business' }]);
+    expect(manager.connections.map(({ metadata }) => metadata)).toEqual([{ plan: 'business' }]);
+    // Without a connection in between, too.
+    await renewed.leave();
+    await vi.waitFor(() => expect(manager.connections).toEqual([]));
+    expect(manager.metadata).toEqual({ plan: 'business' });
+    await connect(`${url}/ws?pro`);
+    expect(service.managersOf('alice')).toEqual([manager]);
+    expect([manager.priority, manager.metadata]).toEqual([3, { plan: 'pro' }]);
+  });
+
   it('of ten that come at once makes one manager', async () => {
     const { url, service } = await startApp({
       options: {

@@ -21,13 +21,16 @@ class BareModule {}
 Module({
   imports: [
     WebSocketManagerModule.forRoot({
-      authenticate: ({ url }) => ({ userId: new URL(url, 'ws://localhost').searchParams.get('userId') }),
+      authenticate: ({ url }) => {
+        const userId = new URL(url, 'ws://localhost').searchParams.get('userId');
+        return userId === null ? null : { userId };
+      },
       drain: { timeoutMs: 2_000, spreadMs: 200 },
     }),
   ],
   providers: [BareGateway],
 })(BareModule);
 
-const app = await NestFactory.create(BareModule, { logger: false });
+const app = await NestFactory.create(BareModule, process.env.LOGGER === 'on' ? {} : { logger: false });
 await app.listen(0, '127.0.0.1');
 console.log(`Listening on ${await app.getUrl()}`);
