@@ -107,14 +107,20 @@ describe('one ws server for two gateways', () => {
     }
     const running = await startApp({
       options: ONE_EACH,
-      gateways: [EchoGateway, gatewayFor('other', 0, { path: '/other' })],
+      gateways: ['a', 'b'].map((event) => gatewayFor(event, 0, { path: `/${event}` })),
       configure: (app) => app.useWebSocketAdapter(new CopyingAdapter(app)),
     });
-    const client = await connect(`${running.url}/other?userId=alice`);
-    client.send('other', 1);
-    expect(await client.next()).toEqual({ event: 'other', data: 1 });
-    expect((await refusal(`${running.url}/ws?userId=alice`)).status).toBe(429);
-    expect(client.received).toHaveLength(1);
+    const urlOf = (event: string) => `${running.url}/${event}?userId=${event}`;
+    for (const event of ['a', 'b']) {
+      const client = await connect(urlOf(event));
+      for (const data of [1, 2]) {
+        client.send(event, data);
+        expect(await client.next()).toEqual({ event, data });
+      }
+      expect(client.received).toHaveLength(2);
+      expect((await refusal(urlOf(event))).status).toBe(429);
+    }
+    expect(running.of('hook_failed')).toEqual([]);
   });
 });
 

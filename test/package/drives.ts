@@ -4,6 +4,7 @@ import { type AddressInfo, connect as connectTcp } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, vi } from 'vitest';
 import { type Client, connect, refusal } from '../support/client.js';
+import { EventReader, refuseMany, residentMiB } from '../support/event-streams.js';
 import { type Exit, type Server, startServer } from '../support/server.js';
 import { get } from './support/http.js';
 
@@ -109,7 +110,55 @@ async function theDoor(server: Server): Promise<void> {
 async function onPlatform(applications: Applications, script: string): Promise<void> {
   const server = await applications.start(script);
   await theDoor(server);
+  await operatorStreams(server);
   expectQuiet(await expectPoliteEnd(server));
+}
+
+const OPERATOR = 'Bearer operator';
+/** In a queue without a bound, so many refusals would cost eight readers that do not read over 60 MiB. */
+const REFUSALS = 6_000;
+const MOST_GROWTH_MIB = 40;
+
+/** Lists of the operator's API, and its stream for readers that stop reading, on either platform. */
+async function operatorStreams(server: Server): Promise<void> {
+  const api = `${server.url}/websocket-managers/api`;
+  const asked = (path: string) => get(`${api}/${path}`, { authorization: OPERATOR });
+  expect((await get(`${api}/users`)).status).toBe(403);
+  expect(await asked('users?limit=1')).toMatchObject({
+    status: 200,
+    body: { users: [{ userId: 'alice' }], total: 2, next: expect.any(String), unanswered: [] },
+  });
+  expect(await asked('users?limits=1')).toMatchObject({
+    status: 400,
+    body: { message: 'query: got "limits"; allowed: minPressure, limit, after' },
+  });
+  expect((await EventReader.open(server.url, 'Bearer wrong')).status).toBe(403);
+  const readers: EventReader[] = [];
+  const fillers: Client[] = [];
+  try {
+    while (readers.length < 8) readers.push(await EventReader.open(server.url, OPERATOR));
+    const [reader] = readers as [EventReader];
+    expect([reader.status, reader.head.toLowerCase()]).toEqual([
+      200,
+      expect.stringContaining('content-type: text/event-stream'),
+    ]);
+    const userIds = Array.from({ length: 4 }, (_, i) => `filler-${i}`);
+    for (const userId of userIds) fillers.push(await connect(server.socketUrl({ userId })));
+    await vi.waitFor(() => expect(reader.of('admitted')).toHaveLength(userIds.length));
+    for (const stalled of readers) stalled.stopReading();
+    const url = new URL(server.socketUrl());
+    await refuseMany(url, 1_000, 503);
+    const before = residentMiB(server.pid);
+    expect(await refuseMany(url, REFUSALS, 503)).toBe(REFUSALS);
+    expect(residentMiB(server.pid) - before).toBeLessThan(MOST_GROWTH_MIB);
+    reader.readOn();
+    await vi.waitFor(() => expect(reader.of('dropped').length).toBeGreaterThan(0), { timeout: 5_000 });
+    const told = reader.of('rejected').length + Number(reader.of('dropped')[0]?.count);
+    expect(told).toBe(1_000 + REFUSALS);
+  } finally {
+    for (const reader of readers) reader.close();
+    for (const filler of fillers) await filler.leave();
+  }
 }
 
 /** Node 22.12 still says of a `require` of an ES module that it is experimental. */

@@ -658,17 +658,23 @@ describe('a pending upgrade, when a drain begins', () => {
     expect(door.core.clock.timerCount).toBe(2);
   });
 
-  it('that waits for a probe is refused at once, and costs no session', async () => {
+  it.each([
+    ['by HTTP', {}],
+    ['by a close code', origin],
+  ])('that waits for a probe is refused at once %s, and costs no session', async (_, headers) => {
     const door = await withDoor({ limits: { managersPerUser: 1 } });
     const { manager } = door.core.place({
       ...{ userId: 'alice', openedAgoMs: 60_000, connection: { answersAfterMs: 500 } },
     });
-    const socket = await door.knock();
-    expect(socket.answer).toBeUndefined();
+    const socket = await door.knock({ headers });
+    expect([socket.answer, socket.isUpgraded]).toEqual([undefined, false]);
     door.core.drain.begin();
     await door.core.clock.settle();
-    expect(socket.answer).toMatchObject({ status: 503, reason: 'draining' });
+    expect([socket.answer?.status, socket.isUpgraded]).toEqual(
+      headers === origin ? [undefined, true] : [503, false],
+    );
     await door.core.clock.advance(3_000);
+    expect(socket.closeAsked?.code).toBe(headers === origin ? 1012 : undefined);
     expect([manager.endedBy, door.core.reportedOf('evicted')]).toEqual([undefined, []]);
     expect(rejections(door.core)).toEqual([['draining', 'alice', undefined]]);
   });
@@ -710,18 +716,41 @@ describe('a pending upgrade, when a drain begins', () => {
     expect([door.managers(), released.length]).toEqual([[], 1]);
   });
 
+  it('that has been admitted, and not completed, is refused, and its manager is closed', async () => {
+    const store = {
+      name: 'asynchronous',
+      attach() {},
+      reserve: async () => ({ granted: true, count: 1 }) as const,
+      release() {},
+      leave() {},
+    };
+    const door = await withDoor({ store });
+    door.core.events.events$.subscribe(({ type }) => {
+      if (type === 'admitted') door.core.drain.begin();
+    });
+    const socket = await door.knock({ headers: origin });
+    expect(door.core.reportedOf('admitted')).toHaveLength(1);
+    expect([door.upgraded(), door.managers(), socket.isUpgraded]).toEqual([0, [], true]);
+    await door.core.clock.advance(1_000);
+    expect(socket.closeAsked).toEqual({ code: 1012, reason: 'draining' });
+    expect(door.core.reportedOf('hook_failed')).toEqual([]);
+  });
+
   it('that waits for the own check of the application is refused at once, whatever it says later', async () => {
     const verdicts: ((accepted: boolean, code?: number) => void)[] = [];
     const door = await withDoor({}, (_info, verdict) => void verdicts.push(verdict));
     const sockets = [await door.knock(), await door.knock()];
+    const browsers = [await door.knock({ headers: origin }), await door.knock({ headers: origin })];
     door.core.drain.begin();
     await door.core.clock.settle();
     for (const { answer } of sockets) expect(answer).toMatchObject({ status: 503, reason: 'draining' });
-    verdicts[0]?.(true);
-    verdicts[1]?.(false, 418);
+    for (const [index, verdict] of verdicts.entries()) verdict(index % 2 === 0, 418);
     await door.core.clock.settle();
     for (const { text } of sockets) expect(text.match(/HTTP\/1\.1/g)).toHaveLength(1);
-    expect([door.upgraded(), door.managers()]).toEqual([0, []]);
+    await door.core.clock.advance(1_000);
+    for (const { closeAsked } of browsers) expect(closeAsked).toEqual({ code: 1012, reason: 'draining' });
+    expect([door.upgraded(), door.managers(), rejections(door.core).length]).toEqual([0, [], 4]);
+    expect(door.core.reportedOf('hook_failed')).toEqual([]);
   });
 
   it('leaves no entry behind, however it ends', async () => {

@@ -1,9 +1,16 @@
 import { Module } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import { EchoGateway, HelloController } from './echo.js';
-import { manager, start } from './start.js';
+import { manager, OperatorGuard, start } from './start.js';
 
-@Module({ imports: manager(), controllers: [HelloController], providers: [EchoGateway] })
+@Module({
+  imports: manager(
+    { limits: { managersPerUser: 2, managersPerNode: 8 } },
+    { admin: { guards: [OperatorGuard] } },
+  ),
+  controllers: [HelloController],
+  providers: [EchoGateway],
+})
 class AppModule {}
 
 void NestFactory.create(AppModule).then(start);

@@ -1,6 +1,6 @@
 import 'reflect-metadata';
 import type { IncomingMessage } from 'node:http';
-import type { DynamicModule, INestApplication } from '@nestjs/common';
+import type { CanActivate, DynamicModule, ExecutionContext, INestApplication } from '@nestjs/common';
 import { WsAdapter } from '@nestjs/platform-ws';
 import {
   type UserContext,
@@ -17,6 +17,14 @@ export function byQuery({ url = '/' }: IncomingMessage): UserContext | null {
   const { searchParams } = new URL(url, 'ws://localhost');
   const userId = searchParams.get('userId');
   return userId === null ? null : { userId, sessionKey: searchParams.get('sessionKey') ?? undefined };
+}
+
+/** For the operator's API of an application that is tried out. */
+export class OperatorGuard implements CanActivate {
+  canActivate(context: ExecutionContext): boolean {
+    const { headers } = context.switchToHttp().getRequest<{ headers: Record<string, string> }>();
+    return headers.authorization === 'Bearer operator';
+  }
 }
 
 /** The module, with room for two sessions of a user. */
