@@ -1,7 +1,17 @@
 import { SeededRandom } from '../support/seeded-random.js';
 import { type FrameCase, testFrameCases, useSides } from './support/frame-case.js';
 import { MAX_PAYLOAD } from './support/sides.js';
-import { BINARY, CLOSE, CONTINUATION, closePayload, fragments, frame, PING, PONG, TEXT } from './support/wire.js';
+import {
+  BINARY,
+  CLOSE,
+  CONTINUATION,
+  closePayload,
+  fragments,
+  frame,
+  PING,
+  PONG,
+  TEXT,
+} from './support/wire.js';
 
 const sides = useSides();
 
@@ -12,7 +22,10 @@ const AFTER = frame(TEXT, 'after');
 function both(frameCase: FrameCase): FrameCase[] {
   const { segments, title } = frameCase;
   if (segments.length < 2) return [frameCase];
-  return [frameCase, { ...frameCase, title: `${title}, in one segment`, segments: [Buffer.concat(segments)] }];
+  return [
+    frameCase,
+    { ...frameCase, title: `${title}, in one segment`, segments: [Buffer.concat(segments)] },
+  ];
 }
 
 function fragmentation(): FrameCase[] {
@@ -127,7 +140,15 @@ function fragmentation(): FrameCase[] {
   });
   add({
     title: 'thousands of fragments',
-    segments: [Buffer.concat(fragments(BINARY, Buffer.alloc(5_000, 7), Array.from({ length: 4_999 }, (_, i) => i + 1)))],
+    segments: [
+      Buffer.concat(
+        fragments(
+          BINARY,
+          Buffer.alloc(5_000, 7),
+          Array.from({ length: 4_999 }, (_, i) => i + 1),
+        ),
+      ),
+    ],
     outcome: 'open',
   });
   add({
@@ -148,7 +169,11 @@ function fragmentation(): FrameCase[] {
         ...both({
           rule: 'RFC 6455 5.5',
           title: `a fragmented control frame (opcode ${opcode}, ${payload.length} bytes) inside a fragmented message`,
-          segments: [frame(TEXT, 'a', { fin: false }), frame(opcode, payload, { fin: false }), frame(CONTINUATION)],
+          segments: [
+            frame(TEXT, 'a', { fin: false }),
+            frame(opcode, payload, { fin: false }),
+            frame(CONTINUATION),
+          ],
           outcome: 1002,
           messages: [],
         }),
@@ -372,10 +397,14 @@ function random(): FrameCase[] {
     const seed = 6_455_000 + i;
     const chance = new SeededRandom(seed);
     const segments = Array.from({ length: 1 + chance.below(6) }, () => {
-      const bytes = frame(chance.pick([0, 1, 1, 2, 8, 9, 10, chance.below(16)]), chance.bytes(chance.below(20)), {
-        fin: chance.chance(0.75),
-        rsv: chance.chance(0.1) ? chance.below(8) : 0,
-      });
+      const bytes = frame(
+        chance.pick([0, 1, 1, 2, 8, 9, 10, chance.below(16)]),
+        chance.bytes(chance.below(20)),
+        {
+          fin: chance.chance(0.75),
+          rsv: chance.chance(0.1) ? chance.below(8) : 0,
+        },
+      );
       return chance.chance(0.15) ? chance.mutate(bytes) : bytes;
     });
     return { seed, segments };

@@ -10,8 +10,9 @@ export interface FrameCase {
   readonly title: string;
   /** Each is a TCP segment of its own. */
   readonly segments: readonly Buffer[];
-  /** The code of the server's close frame; `open`: the connection goes on; `ended`: it ends without a close frame;
-   * `any`: only compared.
+  /**
+   * The code of the server's close frame, 1005 for one without a code. `open`: the connection goes on. `ended`: it ends
+   * without a close frame. `any`: only compared.
    */
   readonly outcome: number | 'open' | 'ended' | 'any';
   /** What the application has to receive: `text hello`, `binary 0102`. Not checked where absent. */
@@ -117,7 +118,8 @@ class Session {
   }
 }
 
-function shown(data: Buffer, isBinary: boolean): string {
+/** A message as a case expects it. */
+export function shown(data: Buffer, isBinary: boolean): string {
   return isBinary || data.length > 60 ? `${isBinary ? 'binary' : 'text'} ${hex(data)}` : `text ${data}`;
 }
 
@@ -130,7 +132,8 @@ async function laneOf(sides: Sides, mode: Mode, frameCase: FrameCase): Promise<M
   if (lane && [...lane.values()].every((session) => session.isOpen)) return lane;
   const fresh = new Map<Variant, Session>();
   lanes.set(key, fresh);
-  for (const variant of VARIANTS) fresh.set(variant, await Session.open(sides, variant, mode, frameCase));
+  const open = VARIANTS.map((variant) => Session.open(sides, variant, mode, frameCase));
+  for (const [i, session] of (await Promise.all(open)).entries()) fresh.set(VARIANTS[i] as Variant, session);
   return fresh;
 }
 
@@ -145,7 +148,9 @@ export async function runFrameCase(sides: Sides, frameCase: FrameCase): Promise<
     const lane = await laneOf(sides, mode, frameCase);
     const transcripts = new Map<Variant, readonly string[]>();
     try {
-      for (const [variant, session] of lane) transcripts.set(variant, await session.run(frameCase));
+      await Promise.all(
+        [...lane].map(async ([variant, session]) => transcripts.set(variant, await session.run(frameCase))),
+      );
       const platform = transcripts.get('platform') ?? [];
       expectOutcome(frameCase, platform);
       for (const variant of VARIANTS.slice(1)) {
@@ -161,13 +166,18 @@ export async function runFrameCase(sides: Sides, frameCase: FrameCase): Promise<
 }
 
 /** That the case tests what it says: on the platform, which is the measure, it has to come out as the rule has it. */
-function expectOutcome({ rule, title, outcome, messages, last }: FrameCase, platform: readonly string[]): void {
+function expectOutcome(
+  { rule, title, outcome, messages, last }: FrameCase,
+  platform: readonly string[],
+): void {
   const about = `${rule}: ${title}: on the platform\n${platform.join('\n')}`;
   const closeCode = platform.map((line) => /^wire: close (\d+)? ?fin/.exec(line)).find(Boolean);
-  if (typeof outcome === 'number') expect(closeCode?.[1], about).toBe(outcome === 1005 ? undefined : `${outcome}`);
+  if (typeof outcome === 'number')
+    expect(closeCode?.[1], about).toBe(outcome === 1005 ? undefined : `${outcome}`);
   if (outcome === 1005) expect(closeCode, about).toBeTruthy();
   if (outcome === 'open' || outcome === 'ended') expect(closeCode, about).toBeUndefined();
-  if (outcome === 'open' && last !== 'fin') expect(platform, about).not.toContain('wire: end of the connection');
+  if (outcome === 'open' && last !== 'fin')
+    expect(platform, about).not.toContain('wire: end of the connection');
   if (outcome !== 'open') expect(platform, about).toContain('wire: end of the connection');
   if (!messages) return;
   const received = platform
@@ -213,4 +223,3 @@ export function testFrameCases(title: string, sides: () => Sides, cases: readonl
     }
   });
 }
-

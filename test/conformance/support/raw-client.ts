@@ -77,6 +77,14 @@ export class RawClient {
     if (!this.socket.destroyed && this.socket.writable) this.socket.write(bytes);
   }
 
+  /** Resolves when an HTTP response is complete: its body, or the end of the connection where it announces that. */
+  async body(): Promise<string> {
+    const length = Number(/^content-length: (\d+)/im.exec(this.head)?.[1] ?? Number.POSITIVE_INFINITY);
+    const isLast = /^connection: close/im.test(this.head) || length === Number.POSITIVE_INFINITY;
+    await this.until(() => this.ended || (!isLast && this.rest.length >= length), 'the end of the response');
+    return this.rest.toString('latin1');
+  }
+
   /** Writes each part as a TCP segment of its own, which the server has read before the next is written. */
   async segments(parts: readonly Buffer[]): Promise<void> {
     for (const part of parts) {
@@ -95,7 +103,8 @@ export class RawClient {
   /** Resolves when everything sent so far has been read: a ping is answered, or the connection has ended. */
   async settle(): Promise<'open' | 'ended'> {
     const payload = `end ${++this.endings}`;
-    const isAnswer = ({ opcode, payload: got }: ReceivedFrame) => opcode === PONG && got.toString() === payload;
+    const isAnswer = ({ opcode, payload: got }: ReceivedFrame) =>
+      opcode === PONG && got.toString() === payload;
     this.write(frame(PING, payload));
     await this.until(() => this.ended || this.frames.some(isAnswer), 'the pong of the last ping');
     return this.ended ? 'ended' : 'open';
@@ -132,9 +141,9 @@ export class RawClient {
       this.head = this.rest.subarray(0, end + 4).toString('latin1');
       this.rest = this.rest.subarray(end + 4);
     }
-    // A body follows any other status.
-    if (!this.head.startsWith('HTTP/1.1 101')) return this.wait.wake();
-    for (let next = readFrame(this.rest); next; next = readFrame(this.rest)) {
+    // After any other status comes a body.
+    const isUpgraded = this.head.startsWith('HTTP/1.1 101');
+    for (let next = isUpgraded && readFrame(this.rest); next; next = readFrame(this.rest)) {
       this.rest = this.rest.subarray(next.bytes.length);
       if (this.ignoresHeartbeat && next.opcode === PING && next.payload.length === 0) {
         this.heartbeats++;

@@ -106,7 +106,9 @@ const NAMES: Readonly<Record<number, string>> = {
 
 /** One line for each frame, with its bytes: two lists are equal only where the bytes are. */
 export function describeFrame({ bytes, fin, rsv, opcode, isMasked, payload }: ReceivedFrame): string {
-  const flags = [fin ? 'fin' : '', rsv ? `rsv${rsv}` : '', isMasked ? 'masked' : ''].filter(Boolean).join(' ');
+  const flags = [fin ? 'fin' : '', rsv ? `rsv${rsv}` : '', isMasked ? 'masked' : '']
+    .filter(Boolean)
+    .join(' ');
   const name = NAMES[opcode] ?? `opcode ${opcode}`;
   const code = opcode === CLOSE && payload.length >= 2 ? ` ${payload.readUInt16BE(0)}` : '';
   return `${name}${code} ${flags} ${payload.length} bytes: ${hex(bytes)}`;
