@@ -111,7 +111,8 @@ export function describeFrame({ bytes, fin, rsv, opcode, isMasked, payload }: Re
     .join(' ');
   const name = NAMES[opcode] ?? `opcode ${opcode}`;
   const code = opcode === CLOSE && payload.length >= 2 ? ` ${payload.readUInt16BE(0)}` : '';
-  return `${name}${code} ${flags} ${payload.length} bytes: ${hex(bytes)}`;
+  // A mask is random: it is not compared.
+  return `${name}${code} ${flags} ${payload.length} bytes: ${hex(isMasked ? payload : bytes)}`;
 }
 
 /** Bytes as hexadecimal digits; of many, both ends and a checksum. */
