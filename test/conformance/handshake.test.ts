@@ -38,7 +38,7 @@ async function transcript(
     );
     arrived.on('message', (data, isBinary) => lines.push(`application: message ${data} ${isBinary}`));
   });
-  const client = await RawClient.open(side.port, side.name === 'module');
+  const client = await RawClient.open(side.port, false);
   try {
     const bytes = Buffer.concat([
       Buffer.from(handshake.request.replaceAll('ID', id), 'latin1'),

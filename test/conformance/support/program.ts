@@ -48,7 +48,11 @@ async function transcript(side: Side, program: Program): Promise<string[]> {
   const id = `p${++lastId}`;
   const lines: string[] = [];
   const note = (...values: unknown[]) => void lines.push(values.map(shown).join(' '));
-  const client = await RawClient.open(side.port, side.name === 'module');
+  const client = await RawClient.open(
+    side.port,
+    // A program is over long before the first ping of the heartbeat: any ping is its own.
+    false,
+  );
   let socket: ServerSocket | undefined;
   let done: Promise<void> | undefined;
   side.expect(id, (arrived, upgrade) => {
@@ -94,7 +98,7 @@ async function transcript(side: Side, program: Program): Promise<string[]> {
     }
     await until(() => socket?.readyState === CLOSED);
     for (let i = 0; i < 4; i++) await turn();
-    return [...lines, ...client.newLines().map((line) => `wire: ${line}`)];
+    return counted([...lines, ...client.newLines().map((line) => `wire: ${line}`)]);
   } finally {
     client.socket.destroy();
   }
@@ -106,6 +110,17 @@ async function until(condition: () => boolean): Promise<void> {
     if (performance.now() > deadline) throw new Error(`not within ${WAIT_MS} ms: ${condition}`);
     await turn();
   }
+}
+
+/** Equal lines in a row as one. */
+function counted(lines: readonly string[]): string[] {
+  const result: [string, number][] = [];
+  for (const line of lines) {
+    const last = result.at(-1);
+    if (last?.[0] === line) last[1]++;
+    else result.push([line, 1]);
+  }
+  return result.map(([line, count]) => (count === 1 ? line : `${line} (${count} times)`));
 }
 
 /** A value as one line, the same on both sides wherever the value is. */
