@@ -130,7 +130,7 @@ function shown(value: unknown): string {
   if (value instanceof Error) {
     return `${value.name} ${(value as NodeJS.ErrnoException).code ?? 'no code'}: ${value.message}`;
   }
-  return inspect(value, { depth: 2, breakLength: Number.POSITIVE_INFINITY });
+  return inspect(value, { depth: 2, compact: true, breakLength: Number.POSITIVE_INFINITY });
 }
 
 /** Runs one program under the platform and under the module, and compares. */

@@ -2,7 +2,7 @@ import { connect, type Socket } from 'node:net';
 import { BoundedWait } from '../../support/bounded-wait.js';
 import { describeFrame, frame, hex, PING, PONG, type ReceivedFrame, readFrame } from './wire.js';
 
-const WAIT_MS = 5_000;
+const WAIT_MS = 3_000;
 /** The key of the example in RFC 6455, section 1.3: the same on all sides, so that the answers can be compared. */
 export const KEY = 'dGhlIHNhbXBsZSBub25jZQ==';
 
