@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { expectSame } from './support/expected-differences.js';
+import { expectSame, registerCase, testTable } from './support/expected-differences.js';
 import { useSides } from './support/frame-case.js';
 import { KEY, RawClient, request, turn } from './support/raw-client.js';
 import type { ServerSocket, Side } from './support/sides.js';
@@ -71,6 +71,7 @@ function statusOf(lines: readonly string[]): number {
 function testHandshakes(title: string, cases: readonly HandshakeCase[], bytewise = false): void {
   describe(title, () => {
     for (const one of cases) {
+      registerCase(one.title);
       it(`${one.rule}: ${one.title}`, async () => {
         const id = `h${++lastId}`;
         const { platform, module } = sides();
@@ -360,6 +361,9 @@ testHandshakes('offers of extensions', extensions);
 testHandshakes('data behind the request', early);
 testHandshakes(
   'a segment for each byte',
-  [requests[0], subprotocols[1], extensions[1], requests.at(-3), early[0]].filter((one) => one !== undefined),
+  [requests[0], subprotocols[1], extensions[1], requests.at(-3), early[0]]
+    .filter((one) => one !== undefined)
+    .map((one) => ({ ...one, title: `${one.title}, byte by byte` })),
   true,
 );
+testTable('handshake');

@@ -2,7 +2,7 @@ import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it, onTestFinished } from 'vitest';
-import { expectSame } from './support/expected-differences.js';
+import { expectSame, registerCase, testTable } from './support/expected-differences.js';
 import { RawClient, request } from './support/raw-client.js';
 import { frame, TEXT } from './support/wire.js';
 
@@ -130,9 +130,12 @@ describe('failures of the application', () => {
     'listener of message that throws',
     'handleConnection that rejects',
   ]) {
+    registerCase(name);
     it(`Node uncaughtException: ${name}`, async () => {
       const [platform, module] = await Promise.all(SIDES.map((side) => failure(side, name)));
       expectSame(name, `Node uncaughtException: ${name}`, platform ?? [], module ?? []);
     });
   }
 });
+
+testTable('process');

@@ -4,10 +4,11 @@ import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { inspect } from 'node:util';
 import { describe, expect, it } from 'vitest';
+import { testTable } from './support/expected-differences.js';
 import { useSides } from './support/frame-case.js';
 import { type Program, type ProgramContext, runProgram, testPrograms } from './support/program.js';
 import { RawClient, request, turn } from './support/raw-client.js';
-import { platformWs, type ServerSocket, type Side } from './support/sides.js';
+import { built, platformWs, type ServerSocket, type Side } from './support/sides.js';
 import { BINARY, CLOSE, CONTINUATION, closePayload, frame, PING, PONG, TEXT } from './support/wire.js';
 
 const sides = useSides();
@@ -27,6 +28,11 @@ const EVENTS = [
 
 function program(rule: string, title: string, run: Program['run'], more: Partial<Program> = {}): Program {
   return { rule, title, run, ...more };
+}
+
+/** What `ws` does in its own listener of close, which the program has removed: without it no server can be closed. */
+function forget(side: Side, socket: ServerSocket): void {
+  side.servers.get('/plain')?.clients.delete(socket);
 }
 
 /** Waits so long for what should not come. */
@@ -134,6 +140,16 @@ const look: Program[] = [
     note(server instanceof platformWs.WebSocketServer, server.listenerCount('connection') > 0);
     for (const one of server.clients) if (one === socket) one.send('to all');
     socket.on('close', () => note('at close', server.clients.has(socket)));
+  }),
+  program('ws.md Server', 'options that the gateway does not set', ({ side, note }) => {
+    const { WebSocket: _class, verifyClient: _check, ...rest } = side.servers.get('/defaults')?.options ?? {};
+    note(rest);
+  }),
+  program('RFC 6455 5.5.2', 'a ping of the heartbeat', async ({ socket, client, note }) => {
+    await client.response();
+    built.connectionOf(socket)?.ping();
+    await turns();
+    note('pings', client.frames.length <= 1);
   }),
   program('ws.md Class: WebSocket', 'the request is the request of the upgrade', ({ request: got, note }) => {
     note(got.method, got.headers, got.constructor.name, got.socket.constructor.name, got.complete);
@@ -335,18 +351,20 @@ const listening: Program[] = [
   program(
     'Node EventEmitter',
     'removeAllListeners(close) takes handleDisconnect away',
-    async ({ socket, note }) => {
+    async ({ socket, side, note }) => {
       await turn();
       socket.removeAllListeners('close');
       note(socket.listenerCount('close'));
+      forget(side, socket);
     },
   ),
   program(
     'Node EventEmitter',
     'removeAllListeners() takes everything away',
-    async ({ socket, client, note }) => {
+    async ({ socket, client, side, note }) => {
       await turn();
       socket.removeAllListeners();
+      forget(side, socket);
       note(socket.eventNames());
       client.write(ECHO);
       await client.settle();
@@ -376,6 +394,16 @@ const listening: Program[] = [
       client.write(ECHO);
       await client.count(1);
     },
+  ),
+  program(
+    'Nest handleDisconnect',
+    'the arguments of handleDisconnect',
+    async ({ client, note }) => {
+      client.write(frame(CLOSE, closePayload(4000, 'bye')));
+      await client.end();
+      note('ended');
+    },
+    { showsDisconnect: true },
   ),
   program('Node EventEmitter', 'maximum of listeners', ({ socket, note }) => {
     note(socket.getMaxListeners());
@@ -699,7 +727,7 @@ const pausing: Program[] = [
       });
       const message = frame(BINARY, Buffer.alloc(60_000, 1));
       for (let i = 0; i < 20; i++) client.write(message);
-      await until(() => count === 20);
+      await until(() => count === 20 && !socket.isPaused);
       note(count);
     },
   ),
@@ -876,6 +904,7 @@ testPrograms('pause and resume', sides, pausing);
 testPrograms('messages before handleConnection is done', sides, early);
 testPrograms('members that the application replaces', sides, overriding);
 testPrograms('createWebSocketStream', sides, streams);
+testTable('socket');
 
 /** A program that assigns a property of the application to the socket, and then uses the socket in every way. */
 function assigning(name: string | symbol, value: unknown): Program {

@@ -1,7 +1,7 @@
 import type { IncomingMessage } from 'node:http';
 import { inspect } from 'node:util';
 import { describe, expect, it } from 'vitest';
-import { expectSame } from './expected-differences.js';
+import { expectSame, registerCase } from './expected-differences.js';
 import { RawClient, request, turn } from './raw-client.js';
 import type { ServerSocket, Side, Sides } from './sides.js';
 import { hex } from './wire.js';
@@ -36,6 +36,8 @@ export interface Program {
   readonly isAwaited?: boolean;
   /** Whether the end of the connection is left to the program. @default false */
   readonly endsItself?: boolean;
+  /** Whether the arguments of `handleDisconnect` are compared. @default false */
+  readonly showsDisconnect?: boolean;
   /** Begins within `handleConnection`. */
   run(context: ProgramContext): void | Promise<void>;
 }
@@ -76,7 +78,7 @@ async function transcript(side: Side, program: Program): Promise<string[]> {
     done = start();
     return program.isAwaited ? done : undefined;
   });
-  side.onDisconnect(id, () => note('handleDisconnect'));
+  side.onDisconnect(id, (...args) => note('handleDisconnect', ...(program.showsDisconnect ? [args] : [])));
   try {
     client.write(
       Buffer.concat([
@@ -151,6 +153,7 @@ export async function runProgram({ platform, module }: Sides, program: Program):
 export function testPrograms(title: string, sides: () => Sides, programs: readonly Program[]): void {
   describe(title, () => {
     for (const program of programs) {
+      registerCase(program.title);
       it(`${program.rule}: ${program.title}`, () => runProgram(sides(), program));
     }
   });

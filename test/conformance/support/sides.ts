@@ -41,6 +41,7 @@ const GATEWAYS: Readonly<Record<string, object>> = {
       clientMaxWindowBits: 10,
     },
   },
+  '/defaults': { maxPayload: undefined, closeTimeout: undefined },
   '/protocols': {
     handleProtocols: (offered: Set<string>) => (offered.has('chat.v2') ? 'chat.v2' : false),
   },
@@ -123,7 +124,8 @@ export class Side {
         return { event: 'echo', data };
       }
     }
-    WebSocketGateway({ path, maxPayload: MAX_PAYLOAD, closeTimeout: 200, ...options })(Gateway);
+    const given = Object.entries({ path, maxPayload: MAX_PAYLOAD, closeTimeout: 200, ...options });
+    WebSocketGateway(Object.fromEntries(given.filter(([, value]) => value !== undefined)))(Gateway);
     return Gateway;
   }
 }
