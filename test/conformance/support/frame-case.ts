@@ -44,6 +44,7 @@ class Session {
   private seen = 0;
   private isClosed = false;
   private closed!: Promise<void>;
+  private bytesRead = () => 0;
 
   private constructor(private readonly client: RawClient) {}
 
@@ -52,8 +53,9 @@ class Session {
     const session = new Session(await RawClient.open(side.port, variant !== 'platform'));
     const id = `${++lastId}`;
     let socket: ServerSocket | undefined;
-    side.expect(id, (arrived) => {
+    side.expect(id, (arrived, upgrade) => {
       socket = arrived;
+      session.bytesRead = () => upgrade.socket.bytesRead;
       session.listen(arrived, mode);
     });
     session.client.write(request(`${path}?id=${id}`, { 'Sec-WebSocket-Extensions': offer }));
@@ -71,7 +73,7 @@ class Session {
   }
 
   async run({ segments, last = 'ping' }: FrameCase): Promise<readonly string[]> {
-    await this.client.segments(segments);
+    await this.client.segments(segments, this.bytesRead);
     if (last === 'fin') {
       this.client.socket.end();
       await this.client.end();
@@ -101,7 +103,8 @@ class Session {
     });
     socket.on('message', (data, isBinary) => {
       note(`message ${shown(data as Buffer, isBinary)}`);
-      socket.send(data as Buffer, { binary: isBinary });
+      // Without options: a text goes out as most applications send it.
+      socket.send(isBinary ? (data as Buffer) : data.toString());
     });
     socket.on('error', (error) => {
       note(`error ${error.name} ${(error as NodeJS.ErrnoException).code}: ${error.message}`);
@@ -161,7 +164,8 @@ export async function runFrameCase(sides: Sides, frameCase: FrameCase): Promise<
       discard(lane);
       throw error;
     }
-    if ([...lane.values()].some((session) => !session.isOpen)) discard(lane);
+    // What a random case leaves behind, as half a message, is not for the next one.
+    if (frameCase.outcome === 'any' || [...lane.values()].some((session) => !session.isOpen)) discard(lane);
   }
 }
 
@@ -178,7 +182,8 @@ function expectOutcome(
   if (outcome === 'open' || outcome === 'ended') expect(closeCode, about).toBeUndefined();
   if (outcome === 'open' && last !== 'fin')
     expect(platform, about).not.toContain('wire: end of the connection');
-  if (outcome !== 'open') expect(platform, about).toContain('wire: end of the connection');
+  if (outcome !== 'open' && outcome !== 'any')
+    expect(platform, about).toContain('wire: end of the connection');
   if (!messages) return;
   const received = platform
     .filter((line) => line.startsWith('application: message '))

@@ -3,6 +3,8 @@ import { BoundedWait } from '../../support/bounded-wait.js';
 import { describeFrame, frame, hex, PING, PONG, type ReceivedFrame, readFrame } from './wire.js';
 
 const WAIT_MS = 3_000;
+/** A server that has ended a connection, and one that does not read, leave bytes unread. */
+const MOST_TURNS = 50;
 /** The key of the example in RFC 6455, section 1.3: the same on all sides, so that the answers can be compared. */
 export const KEY = 'dGhlIHNhbXBsZSBub25jZQ==';
 
@@ -85,12 +87,20 @@ export class RawClient {
     return this.rest.toString('latin1');
   }
 
-  /** Writes each part as a TCP segment of its own, which the server has read before the next is written. */
-  async segments(parts: readonly Buffer[]): Promise<void> {
+  /**
+   * Writes each part as a TCP segment of its own, which the server has read before the next is written.
+   * @param bytesRead of the server's socket; undefined where it is not known: then two turns have to do
+   */
+  async segments(parts: readonly Buffer[], bytesRead?: () => number): Promise<void> {
+    let wanted = bytesRead?.() ?? 0;
     for (const part of parts) {
       if (part.length === 0) continue;
       this.write(part);
-      await turn();
+      wanted += part.length;
+      // The first turn may end before the event loop has come to the sockets.
+      for (let i = 0; i < 2; i++) await turn();
+      if (!bytesRead) continue;
+      for (let i = 0; i < MOST_TURNS && bytesRead() < wanted && !this.ended; i++) await turn();
     }
   }
 
