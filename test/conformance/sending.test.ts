@@ -1,3 +1,4 @@
+import { inspect } from 'node:util';
 import { useSides } from './support/frame-case.js';
 import { type Program, testPrograms } from './support/program.js';
 import { turn } from './support/raw-client.js';
@@ -390,7 +391,7 @@ for (const code of [
   for (const reason of [undefined, '', 'bye']) {
     closes.push({
       rule: 'ws.md websocket.close',
-      title: `close with ${code === undefined ? 'no code' : JSON.stringify(code)} and ${JSON.stringify(reason) ?? 'no reason'}`,
+      title: `close with ${code === undefined ? 'no code' : inspect(code)} and ${JSON.stringify(reason) ?? 'no reason'}`,
       run: closing([code, reason].slice(0, reason !== undefined ? 2 : code !== undefined ? 1 : 0)),
     });
   }
