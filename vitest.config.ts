@@ -48,6 +48,19 @@ export default defineConfig({
       },
       {
         test: {
+          name: 'twins',
+          include: ['test/twins/**/*.test.ts'],
+          globalSetup: 'test/twins/setup.ts',
+          pool: 'forks',
+          maxWorkers: 1,
+          // The programs run in other processes, several at a time; a test waits for its turn too.
+          maxConcurrency: 30,
+          testTimeout: 300_000,
+          hookTimeout: 30_000,
+        },
+      },
+      {
+        test: {
           name: 'package',
           include: ['test/package/**/*.test.ts'],
           globalSetup: 'test/package/setup.ts',
