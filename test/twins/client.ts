@@ -49,6 +49,12 @@ export class Clients {
     this.trace.push(what);
   }
 
+  /** Those of each connection together: in which order two of them see something is up to the network. */
+  get traces(): string[] {
+    const labelOf = (line: string) => /^\w+: /.exec(line)?.[0] ?? '';
+    return this.trace.toSorted((a, b) => (labelOf(a) < labelOf(b) ? -1 : labelOf(a) > labelOf(b) ? 1 : 0));
+  }
+
   /** Connects; `label` stands before its lines in the trace. */
   async connect(path = '/', { label = '', headers = {} }: { label?: string; headers?: object } = {}) {
     const client = new Client(

@@ -1,6 +1,5 @@
 // Runs the server's side of programs, in a process of its own: many at a time, or one that may end the process.
 import 'reflect-metadata';
-import { AsyncLocalStorage } from 'node:async_hooks';
 import { writeSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import type { AddressInfo } from 'node:net';
@@ -34,6 +33,11 @@ class Run implements Trace {
   notedAt = performance.now();
   app: INestApplication | undefined;
 
+  constructor(
+    private readonly id: number,
+    readonly isAlone: boolean,
+  ) {}
+
   note(what: string, ...values: unknown[]): void {
     this.notedAt = performance.now();
     const line = [what, ...values.map(shown)].join(' ');
@@ -47,7 +51,7 @@ class Run implements Trace {
   }
 
   fault(name: string): Error {
-    return new Error(`fault ${name}`);
+    return new Error(`fault ${name} of run ${this.id}`);
   }
 
   callback(name: string): (error?: Error | null) => void {
@@ -67,24 +71,22 @@ class Run implements Trace {
   }
 }
 
-/** Whose the asynchronous work is that logs something. */
-const current = new AsyncLocalStorage<Run>();
-
-/** Notes which errors are logged. How the lines are worded, and at which level, is each twin's own. */
+/**
+ * Notes which errors are logged. How the lines are worded, and at which level, is each twin's own. A fault names its
+ * run; other lines are only known to be of a run where it has its process to itself.
+ */
 function noteError(message: unknown): void {
   const text = message instanceof Error ? message.message : String(message);
-  const [fault] = /fault [\w-]+/.exec(text) ?? [];
-  current.getStore()?.logged(fault ?? shown(text));
+  const [fault, id] = /fault [\w-]+ of run (\d+)/.exec(text) ?? [];
+  if (fault !== undefined) runs.get(Number(id))?.logged(shown(fault));
+  else for (const run of runs.values()) if (run.isAlone) run.logged(shown(text));
 }
 
 Logger.overrideLogger({
   log() {},
   debug() {},
   verbose() {},
-  warn(message: unknown) {
-    // The module's refusals and the platform's advice are no errors.
-    if (/fault [\w-]+/.test(String(message))) noteError(message);
-  },
+  warn() {},
   error: noteError,
   fatal: noteError,
 });
@@ -122,11 +124,11 @@ function tell(message: FromHost): void {
 }
 
 async function start({ id, name, script }: Extract<ToHost, { type: 'start' }>): Promise<void> {
-  const run = new Run();
-  runs.set(id, run);
   const program = script ? generatedProgram(script) : known.get(name);
   if (!program) throw new Error(`${name}: no such program`);
-  const port = await current.run(run, () => boot(run, program.server(run)));
+  const run = new Run(id, program.isAlone === true);
+  runs.set(id, run);
+  const port = await boot(run, program.server(run));
   tell({ type: 'started', id, port });
 }
 

@@ -3,6 +3,7 @@ import type { WsAdapter } from '@nestjs/platform-ws';
 import { SubscribeMessage, WebSocketGateway, WebSocketServer } from '@nestjs/websockets';
 import type { WebSocket, WebSocketServer as WsServer } from 'ws';
 import type { ClientScript } from './client.js';
+import type { DifferenceName } from './differences.js';
 
 /** The server's side of one connection, as the application gets it. */
 export type ServerSocket = WebSocket & Record<string, unknown>;
@@ -39,17 +40,17 @@ export interface Program {
   readonly name: string;
   readonly server: (trace: Trace) => ServerSide;
   readonly client: ClientScript;
-  /** It ends its process, or changes what all programs of a process share: it gets a process of its own. */
-  readonly isAlone?: boolean;
+  /** It ends its process in this way, or changes what all programs of a process share: it has one of its own. */
+  readonly isAlone?: true | 'on the platform';
   /** Set where the module is meant to differ. */
   readonly differs?: Difference;
 }
 
 /** What the module does instead, exactly, and which of the named differences this is. */
 export interface Difference {
-  /** A key of `DIFFERENCES`. */
-  readonly because: string;
-  readonly module: Outcome;
+  readonly because: DifferenceName;
+  /** The parts of its outcome that are not the platform's. */
+  readonly module: Partial<Outcome>;
 }
 
 /** All that is compared. */
@@ -138,17 +139,26 @@ export function programOf(
   client: ClientScript,
   more: Pick<Program, 'isAlone' | 'differs'> & Omit<ServerSide, 'gateways'> = {},
 ): Program {
-  const { isAlone, differs, ...side } = more;
+  const { isAlone: alone, differs, ...side } = more;
   const server = (trace: Trace): ServerSide => ({
     ...side,
     gateways: gateways.map((parts) => gateway(trace, parts)),
   });
-  return { name, server, client, ...(isAlone && { isAlone }), ...(differs && { differs }) };
+  return { name, server, client, ...(alone && { isAlone: alone }), ...(differs && { differs }) };
+}
+
+const RUN = / of run \d+/;
+
+/** Whether a program has a process of its own. */
+export function isAlone(program: Pick<Program, 'isAlone'>, way: 'platform' | 'module'): boolean {
+  return program.isAlone === true || (program.isAlone === 'on the platform' && way === 'platform');
 }
 
 /** As it stands in a trace: short, and the same in every run. */
 export function shown(value: unknown): string {
   if (typeof value === 'string') {
+    // Which of the runs of a process it was.
+    if (RUN.test(value)) return shown(value.replace(RUN, ''));
     return value.length > 80 ? `${value.slice(0, 20)}... of ${value.length}` : value;
   }
   if (Buffer.isBuffer(value)) {

@@ -7,7 +7,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { Clients } from './client.js';
 import type { Script } from './generated.js';
 import type { FromHost, ToHost, Way } from './host-protocol.js';
-import type { Outcome, Program } from './program.js';
+import { isAlone, type Outcome, type Program, shown } from './program.js';
 
 /** What can be run: a program that the hosts know by name, or one that is sent to them. */
 export interface Runnable extends Program {
@@ -90,10 +90,10 @@ class Host {
       if (finished.type !== 'finished')
         throw new Error(`${name}: could not be finished: ${reasonOf(finished)}`);
       const { server, log } = finished;
-      return { server, client: clients.trace, log, process: 'runs' };
+      return { server, client: clients.traces, log, process: 'runs' };
     } catch (error) {
       if (!(error instanceof HostEnded) || this.directory === undefined) throw error;
-      return { ...this.written(), client: clients.trace, process: this.exit as string };
+      return { ...this.written(), client: clients.traces, process: this.exit as string };
     }
   }
 
@@ -156,7 +156,7 @@ function reasonOf(message: FromHost): string {
 /** `exit 1: Error: fault x`: the status, and the first line of what was thrown. */
 function exitOf(code: number | null, signal: string | null, stderr: string): string {
   const line = stderr.split('\n').find((text) => /^(\w*(Error|Exception)\b|fault )/.test(text));
-  return [signal ?? `exit ${code}`, ...(line === undefined ? [] : [line])].join(': ');
+  return [signal ?? `exit ${code}`, ...(line === undefined ? [] : [shown(line)])].join(': ');
 }
 
 /** Lets so many in at a time. */
@@ -189,7 +189,7 @@ export class Twins {
 
   /** The program's outcome in one way. A shared process that it ends is no loss: it is run again in its own. */
   async outcome(way: Way, program: Runnable): Promise<Outcome> {
-    if (!program.isAlone) {
+    if (!isAlone(program, way)) {
       const outcome = await this.together.pass(() => this.runShared(way, program));
       if (outcome) return outcome;
     }
@@ -218,21 +218,17 @@ export class Twins {
   }
 
   /**
-   * Both outcomes; where they are not as wanted, those of another run, of this program alone. On a busy machine a
-   * timer can pass a message, in one twin and not in the other; a difference between the twins comes again.
+   * Compares the outcomes; where they are not as wanted, those of another run, of this program alone. On a busy machine
+   * a timer can pass a message, in one twin and not in the other; a difference between the twins comes again.
+   * @returns what is not as wanted: undefined, or text
    */
-  async settled(
-    program: Runnable,
-    isAsWanted: (outcomes: Record<Way, Outcome>) => boolean,
-  ): Promise<Record<Way, Outcome>> {
-    let outcomes = await this.both(program);
-    for (let again = 0; again < REPETITIONS && !isAsWanted(outcomes); again++) {
-      outcomes = {
-        platform: await this.outcomeAlone('platform', program),
-        module: await this.outcomeAlone('module', program),
-      };
+  async compare(program: Runnable): Promise<string | undefined> {
+    let verdict = judged(program, await this.both(program));
+    for (let again = 0; again < REPETITIONS && verdict !== undefined; again++) {
+      const platform = await this.outcomeAlone('platform', program);
+      verdict = judged(program, { platform, module: await this.outcomeAlone('module', program) });
     }
-    return outcomes;
+    return verdict;
   }
 
   async end(): Promise<void> {
@@ -254,17 +250,21 @@ export class Twins {
   }
 }
 
-const REPETITIONS = Number(process.env.REP ?? 2);
+const REPETITIONS = 2;
 
-export function areEqual({ platform, module }: Record<Way, Outcome>): boolean {
-  return isDeepStrictEqual(platform, module);
+function judged({ differs }: Runnable, { platform, module }: Record<Way, Outcome>): string | undefined {
+  const wanted = { ...platform, ...differs?.module };
+  if (!isDeepStrictEqual(module, wanted)) return differencesOf(wanted, module);
+  if (differs && isDeepStrictEqual(module, platform))
+    return `no longer differs (${differs.because}): take 'differs' off the program`;
+  return undefined;
 }
 
-/** The traces side by side where they differ: `-` on the platform only, `+` under the module only. */
-export function differencesOf(platform: Outcome, module: Outcome): string {
+/** The traces side by side where they differ: `-` wanted but not there, `+` there but not wanted. */
+function differencesOf(wanted: Outcome, module: Outcome): string {
   return (['server', 'client', 'log', 'process'] as const)
-    .filter((part) => !isDeepStrictEqual(platform[part], module[part]))
-    .map((part) => `${part}:\n${diff([platform[part]].flat(), [module[part]].flat()).join('\n')}`)
+    .filter((part) => !isDeepStrictEqual(wanted[part], module[part]))
+    .map((part) => `${part}:\n${diff([wanted[part]].flat(), [module[part]].flat()).join('\n')}`)
     .join('\n');
 }
 

@@ -1,8 +1,16 @@
-import { Inject, Injectable, Scope, type Type } from '@nestjs/common';
+import { type INestApplication, Inject, Injectable, Scope, type Type } from '@nestjs/common';
 import { REQUEST } from '@nestjs/core';
 import { SubscribeMessage, WebSocketGateway } from '@nestjs/websockets';
 import type { WebSocket } from 'ws';
-import { type Program, program, programOf, type Trace, type WsServer } from '../program.js';
+import { clientFrame } from '../frames.js';
+import {
+  type GatewayParts,
+  type Program,
+  program,
+  programOf,
+  type Trace,
+  type WsServer,
+} from '../program.js';
 
 const answer = (_client: unknown, data: unknown) => ({ event: 'answer', data });
 
@@ -47,6 +55,47 @@ function scoped(trace: Trace): readonly Type[] {
 /** Sends to all, as documentation and tutorials do. */
 function sendToAll(server: WsServer, text: string): void {
   for (const client of server.clients) if (client.readyState === client.OPEN) client.send(text);
+}
+
+/** The application is closed by a handler, with clients that are connected. */
+function shuttingDown(): Program {
+  return {
+    name: 'the application is closed while clients are connected',
+    server: (trace) => {
+      let app: INestApplication | undefined;
+      const parts: GatewayParts = {
+        disconnect: () => {},
+        on: {
+          stop: (client) => {
+            trace.watch(client, 'close');
+            void app?.close().then(() => trace.note('closed'));
+          },
+        },
+      };
+      const configure = (created: INestApplication) => {
+        app = created;
+      };
+      return { ...program('', parts, async () => {}).server(trace), configure };
+    },
+    client: async (clients) => {
+      const client = await clients.connect();
+      client.send('stop');
+      await client.closed();
+      await clients.quiet(40);
+    },
+    differs: {
+      because: 'an orderly shutdown',
+      module: {
+        server: [
+          'on stop undefined',
+          'event close 1012 bytes 647261696e696e67',
+          'handleDisconnect 1012',
+          'closed',
+        ],
+        client: ['open', 'close 1012 draining'],
+      },
+    },
+  };
 }
 
 export const gateways: readonly Program[] = [
@@ -195,11 +244,20 @@ export const gateways: readonly Program[] = [
     },
   ),
   program(
+    'listeners of the server',
+    {
+      init: (server, trace) => {
+        trace.note('listeners', server.listenerCount('connection'), server.listenerCount('error'));
+      },
+    },
+    async () => {},
+    { differs: { because: 'fewer listeners', module: { server: ['afterInit', 'listeners 0 1'] } } },
+  ),
+  program(
     'the server of the gateway',
     {
       init: (server, trace) => {
         trace.note('server', server.constructor.name, server.clients.size, typeof server.handleUpgrade);
-        trace.note('listeners', server.listenerCount('connection'), server.listenerCount('error'));
         const { maxPayload, perMessageDeflate, noServer } = server.options;
         trace.note('options', perMessageDeflate, noServer, maxPayload === undefined);
       },
@@ -222,9 +280,44 @@ export const gateways: readonly Program[] = [
       await client.close(1000);
     },
   ),
-  program('a client of a path that no gateway has', { on: { go: answer } }, async (clients) => {
-    await clients.connect('/elsewhere');
-  }),
+  program(
+    'a client of a path that no gateway has',
+    { on: { go: answer } },
+    async (clients) => {
+      await clients.connect('/elsewhere');
+    },
+    {
+      differs: { because: 'a path without a gateway', module: { client: ['HTTP 404', 'close 1006 '] } },
+    },
+  ),
+  program(
+    'a message of 1.5 MB',
+    { on: { size: (_client, data: string) => ({ event: 'answer', data: data.length }) } },
+    async (clients) => {
+      const client = await clients.connect();
+      client.send('size', 'x'.repeat(1_500_000));
+      await client.next();
+      await client.close(1000);
+    },
+    {
+      differs: { because: 'the size of a message', module: { server: [], client: ['open', 'close 1009 '] } },
+    },
+  ),
+  program(
+    'a client that breaks the protocol, and the log',
+    { disconnect: () => {}, on: { go: answer } },
+    async (clients) => {
+      const raw = await clients.connectRaw();
+      // A frame of a reserved kind.
+      raw.write(clientFrame(3, 'no such frame'));
+      await raw.closed();
+    },
+    {
+      isAlone: true,
+      differs: { because: 'errors of clients are not logged', module: { log: [] } },
+    },
+  ),
+  shuttingDown(),
   program(
     'a client that speaks no WebSocket',
     { connection: () => {}, on: { go: answer } },

@@ -3,30 +3,35 @@ import { Catch, type ExceptionFilter, UseFilters } from '@nestjs/common';
 import { WsException } from '@nestjs/websockets';
 import { closeFrame, message } from '../frames.js';
 import { later } from '../generated.js';
-import { type Program, program, programOf, type ServerSocket, type Trace } from '../program.js';
+import { type Outcome, type Program, program, programOf, type ServerSocket, type Trace } from '../program.js';
 
 const answer = (_client: unknown, data: unknown) => ({ event: 'answer', data });
 
-const asksOnce: Program['client'] = async (clients) => {
+/** Every step is one that the server may not live to see. */
+const comesAndLeaves: Program['client'] = async (clients) => {
   const client = await clients.connect();
+  await clients.quiet(25);
   client.send('go', 1);
-  await client.next();
-  await client.close(4000, 'reason');
+  await clients.quiet();
+  await client.close(1000);
+  await clients.quiet(25);
 };
 
-/** The client is closed by the server, or its process ends. */
-const isEnded: Program['client'] = async (clients) => {
-  const client = await clients.connect();
-  client.send('go', 1);
-  await client.closed();
-};
+const CLOSING = 'text {"event":"ws:closing","data":{"code":1011,"reason":"internal","retryable":true}}';
 
-/** It leaves, and another comes to see whether the process is there. */
-const leavesAndComesAgain: Program['client'] = async (clients) => {
-  const client = await clients.connect();
-  await client.close(4000);
-  await clients.quiet(60);
-};
+/** On the platform it ends the process. */
+function hookFailing(
+  hook: 'handleConnection' | 'handleDisconnect',
+  how: string,
+  module: Partial<Outcome>,
+): Program {
+  const fail = (_client: unknown, trace: Trace) => FAILURES[how]?.(trace);
+  const [connection, disconnect] = hook === 'handleConnection' ? [fail, () => {}] : [() => {}, fail];
+  return program(`${hook} ${how}`, { connection, disconnect, on: { go: answer } }, comesAndLeaves, {
+    isAlone: 'on the platform',
+    differs: { because: 'hooks do not end the process', module },
+  });
+}
 
 const FAILURES: Readonly<Record<string, (trace: Trace) => unknown>> = {
   throws: (trace) => {
@@ -41,8 +46,8 @@ const FAILURES: Readonly<Record<string, (trace: Trace) => unknown>> = {
     throw new WsException('an exception of it');
   },
   'rejects with a WsException': () => Promise.reject(new WsException('an exception of it')),
-  'throws what is no Error': () => {
-    throw 'fault a-string';
+  'throws what is no Error': (trace) => {
+    throw trace.fault('a-string').message;
   },
 };
 
@@ -113,6 +118,12 @@ export const hooks: readonly Program[] = [
       const client = await clients.connect();
       await client.close(4321, 'the reason');
     },
+    {
+      differs: {
+        because: 'the reason of a close',
+        module: { server: ['handleDisconnect 4321', 'arguments 4321 the reason 3'] },
+      },
+    },
   ),
   program(
     'an asynchronous handleConnection that ends before messages come',
@@ -149,6 +160,20 @@ export const hooks: readonly Program[] = [
       await client.next(4);
       await client.close(1000);
     },
+    {
+      differs: {
+        because: 'messages wait for handleConnection',
+        module: {
+          server: ['handleConnection', 'connected', 'on go 0', 'on go 1', 'on go 2', 'handleDisconnect 1000'],
+          client: [
+            'open',
+            'text ready',
+            ...[0, 1, 2].map((n) => `text {"event":"answer","data":${n}}`),
+            'close 1000 ',
+          ],
+        },
+      },
+    },
   ),
   program(
     'messages with the handshake, while an asynchronous handleConnection runs',
@@ -166,6 +191,19 @@ export const hooks: readonly Program[] = [
       raw.write(message('go', 3));
       await raw.frame(4);
     },
+    {
+      differs: {
+        because: 'messages wait for handleConnection',
+        module: {
+          server: ['handleConnection', 'connected', 'on go 1', 'on go 2', 'on go 3'],
+          client: [
+            'HTTP/1.1 101 Switching Protocols',
+            'frame 1 ready',
+            ...[1, 2, 3].map((n) => `frame 1 {"event":"answer","data":${n}}`),
+          ],
+        },
+      },
+    },
   ),
   program(
     'a message and a close while an asynchronous handleConnection runs',
@@ -181,8 +219,21 @@ export const hooks: readonly Program[] = [
     async (clients) => {
       const raw = await clients.connectRaw();
       raw.write(message('go', 1), closeFrame(4000));
-      await raw.closed();
       await clients.quiet(80);
+    },
+    {
+      differs: {
+        because: 'messages wait for handleConnection',
+        module: {
+          server: [
+            'handleConnection',
+            'connected 2',
+            'on go 1',
+            'event close 4000 bytes ',
+            'handleDisconnect 4000',
+          ],
+        },
+      },
     },
   ),
   program(
@@ -214,18 +265,6 @@ export const hooks: readonly Program[] = [
   ),
   ...Object.entries(FAILURES).flatMap(([how, fail]) => [
     program(
-      `handleConnection ${how}`,
-      { connection: (_client, trace) => fail(trace), disconnect: () => {}, on: { go: answer } },
-      isEnded,
-      { isAlone: true },
-    ),
-    program(
-      `handleDisconnect ${how}`,
-      { disconnect: (_client, trace) => fail(trace), on: { go: answer } },
-      leavesAndComesAgain,
-      { isAlone: true },
-    ),
-    program(
       `a handler ${how}`,
       {
         connection: (client, trace) => trace.watch(client, 'close'),
@@ -256,16 +295,51 @@ export const hooks: readonly Program[] = [
       },
     ),
   ]),
+  hookFailing('handleConnection', 'throws', {
+    server: ['handleConnection', 'handleDisconnect 1011'],
+    client: ['open', CLOSING, 'close 1011 internal'],
+    log: ['fault thrown'],
+    process: 'runs',
+  }),
+  hookFailing('handleConnection', 'rejects later', {
+    server: ['handleConnection', 'handleDisconnect 1011'],
+    client: ['open', CLOSING, 'close 1011 internal'],
+    log: ['fault rejected-later'],
+    process: 'runs',
+  }),
+  hookFailing('handleConnection', 'throws a WsException', {
+    server: ['handleConnection', 'on go 1', 'handleDisconnect 1000'],
+    client: [
+      'open',
+      'text {"event":"exception"... of 117',
+      'text {"event":"answer","data":1}',
+      'close 1000 ',
+    ],
+    process: 'runs',
+  }),
+  hookFailing('handleDisconnect', 'throws', { log: ['fault thrown'], process: 'runs' }),
+  hookFailing('handleDisconnect', 'rejects later', { log: ['fault rejected-later'], process: 'runs' }),
+  hookFailing('handleDisconnect', 'throws a WsException', { process: 'runs' }),
   program(
-    'handleConnection throws, and its process knows what to do',
+    'handleConnection throws, and the process has a listener for it',
     {
       beforeBoot: () => process.on('uncaughtException', () => {}),
       connection: (_client, trace) => FAILURES.throws?.(trace),
       disconnect: () => {},
       on: { go: answer },
     },
-    asksOnce,
-    { isAlone: true },
+    comesAndLeaves,
+    {
+      isAlone: true,
+      differs: {
+        because: 'hooks do not end the process',
+        module: {
+          server: ['handleConnection', 'handleDisconnect 1011'],
+          client: ['open', CLOSING, 'close 1011 internal'],
+          log: ['fault thrown'],
+        },
+      },
+    },
   ),
   program(
     'handleConnection, of a client that has just gone',
@@ -276,7 +350,7 @@ export const hooks: readonly Program[] = [
       },
       disconnect: (client, trace) => trace.note('state', client.readyState),
     },
-    isEnded,
+    comesAndLeaves,
   ),
   programOf(
     'hooks of two gateways on one path',

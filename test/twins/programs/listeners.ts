@@ -1,5 +1,6 @@
+import { once } from 'node:events';
 import { message } from '../frames.js';
-import { type Program, program, type ServerSocket, type Trace } from '../program.js';
+import { type Difference, type Program, program, type ServerSocket, type Trace } from '../program.js';
 
 const EVENTS = ['message', 'close', 'ping', 'pong', 'error', 'open', 'upgrade', 'exception'] as const;
 /** What the application emits itself. */
@@ -25,20 +26,35 @@ const uses: Program['client'] = async (clients) => {
   await client.close(4000, 'reason');
 };
 
-function listening(name: string, connection: (client: ServerSocket, trace: Trace) => unknown): Program {
-  return program(
-    name,
-    {
-      connection,
-      disconnect: () => {},
-      on: {
-        go: answer,
-        listen: (client, _data, trace) => connection(client, trace),
-      },
-    },
-    uses,
-  );
+function listening(
+  name: string,
+  connection: (client: ServerSocket, trace: Trace) => unknown,
+  more: Pick<Program, 'differs'> = {},
+): Program {
+  return program(name, { connection, disconnect: () => {}, on: { go: answer } }, uses, more);
 }
+
+const EMITTED_CLOSE: Difference = {
+  because: 'a close that the application emits',
+  module: {
+    server: [
+      'handleConnection',
+      'event close 4444 bytes 656d6974746564',
+      'handleDisconnect 4444',
+      'emitted true',
+      'on go 1',
+      'on go 2',
+      'event close 4000 bytes 726561736f6e',
+    ],
+    client: [
+      'open',
+      'text {"event":"answer","data":1}',
+      'pong ping',
+      'text {"event":"answer","data":2}',
+      'close 4000 reason',
+    ],
+  },
+};
 
 export const listeners: readonly Program[] = [
   ...EVENTS.flatMap((event) => [
@@ -71,11 +87,15 @@ export const listeners: readonly Program[] = [
         client.off(event, listener);
       });
     }),
-    listening(`emit('${event}') by the application`, (client, trace) => {
-      trace.watch(client, event);
-      const args = EMITTED[event] ?? ['emitted'];
-      setImmediate(() => trace.note('emitted', client.emit(event, ...args)));
-    }),
+    listening(
+      `emit('${event}') by the application`,
+      (client, trace) => {
+        trace.watch(client, event);
+        const args = EMITTED[event] ?? ['emitted'];
+        setImmediate(() => trace.note('emitted', client.emit(event, ...args)));
+      },
+      event === 'close' ? { differs: EMITTED_CLOSE } : {},
+    ),
   ]),
   listening('removeAllListeners()', (client) => {
     client.removeAllListeners();
@@ -121,17 +141,35 @@ export const listeners: readonly Program[] = [
     },
     uses,
   ),
-  listening('the number of its listeners, and their names', (client, trace) => {
-    const count = () =>
-      trace.note('listeners', ...EVENTS.map((event) => `${event} ${client.listenerCount(event)}`));
-    count();
-    trace.note('names', client.eventNames().map(String).sort());
-    queueMicrotask(count);
-    setImmediate(() => {
+  listening(
+    'the number of its listeners, and their names',
+    (client, trace) => {
+      const count = () => {
+        const counts = EVENTS.map((event) => `${event} ${client.listenerCount(event)}`);
+        trace.note('listeners', ...counts.filter((text) => !text.endsWith(' 0')));
+        trace.note('names', client.eventNames().map(String).sort());
+      };
       count();
-      trace.note('names', client.eventNames().map(String).sort());
-    });
-  }),
+      queueMicrotask(count);
+    },
+    {
+      differs: {
+        because: 'fewer listeners',
+        module: {
+          server: [
+            'handleConnection',
+            'listeners close 1',
+            'names ["close"]',
+            'listeners message 1 close 2',
+            'names ["close","message"]',
+            'on go 1',
+            'on go 2',
+            'handleDisconnect 4000',
+          ],
+        },
+      },
+    },
+  ),
   listening('handlers as properties', (client, trace) => {
     client.onmessage = ({ data, type }) => trace.note('onmessage', type, data);
     client.onclose = ({ code, reason, wasClean }) => trace.note('onclose', code, reason, wasClean);
@@ -192,18 +230,19 @@ export const listeners: readonly Program[] = [
     'all raw messages during an asynchronous handleConnection',
     {
       connection: async (client, trace) => {
-        trace.watch(client, 'message', 'ping', 'pong');
-        await new Promise((resolve) => setTimeout(resolve, 60));
+        trace.watch(client, 'message');
+        for (let count = 0; count < 3; count++) await once(client, 'message');
         trace.note('connected');
         client.send('connected');
       },
     },
     async (clients) => {
       const raw = await clients.connectRaw('/', [message('one', 1)]);
-      raw.write(message('two', 2));
-      await clients.quiet(10);
-      raw.write(message('three', 3));
-      await raw.next();
+      for (const name of ['two', 'three']) {
+        await clients.quiet();
+        raw.write(message(name));
+      }
+      await raw.frame(1);
     },
   ),
   program(

@@ -143,9 +143,25 @@ const echo = (_client: unknown, data: unknown) => event('echo', data);
 function asked(
   name: string,
   go: NonNullable<GatewayParts['on']>[string],
-  more: Partial<GatewayParts> = {},
+  parts: Partial<GatewayParts> = {},
+  more: Pick<Program, 'isAlone' | 'differs'> = {},
 ): Program {
-  return program(name, { ...more, on: { go, echo } }, asks);
+  return program(name, { ...parts, on: { go, echo } }, asks, more);
+}
+
+/** On the platform it ends the process. */
+function unsendable(sent: readonly string[]): Pick<Program, 'isAlone' | 'differs'> {
+  return {
+    isAlone: 'on the platform',
+    differs: {
+      because: 'answers do not end the process',
+      module: {
+        server: ['on go 1', 'on echo 2'],
+        client: ['open', ...sent, 'text {"event":"echo","data":2}', 'close 1000 '],
+        process: 'runs',
+      },
+    },
+  };
 }
 
 class Refuse implements CanActivate {
@@ -223,8 +239,8 @@ const PARSERS: Readonly<Record<string, (data: unknown, trace: Trace) => unknown>
   'that throws an error': (_data, trace) => {
     throw trace.fault('of-the-parser');
   },
-  'that throws a string': () => {
-    throw 'fault of-the-parser';
+  'that throws a string': (_data, trace) => {
+    throw trace.fault('of-the-parser').message;
   },
   'that is told text and bytes': (data, trace) => {
     trace.note('parses', typeof data, Buffer.isBuffer(data));
@@ -264,12 +280,22 @@ export const messages: readonly Program[] = [
   ...Object.entries(ANSWERS).map(([what, answer]) =>
     asked(`a handler returns ${what}`, (client, _data, trace) => answer(trace, client)),
   ),
-  asked('a handler returns a circle', () => {
-    const circle: Record<string, unknown> = {};
-    circle.of = circle;
-    return circle;
-  }),
-  asked('an Observable emits a BigInt', () => of(event('before'), 1n, event('after'))),
+  asked(
+    'a handler returns a circle',
+    () => {
+      const circle: Record<string, unknown> = {};
+      circle.of = circle;
+      return circle;
+    },
+    {},
+    unsendable([]),
+  ),
+  asked(
+    'an Observable emits a BigInt',
+    () => of(event('before'), 1n, event('after')),
+    {},
+    unsendable(['text {"event":"before"}', 'text {"event":"after"}']),
+  ),
   ...(['false', 'later', 'throws'] as const).map((how) =>
     asked(`a guard refuses: ${how}`, () => event('never'), {
       decorate: { go: [UseGuards(new Refuse(how))] },
@@ -370,13 +396,9 @@ export const messages: readonly Program[] = [
       on: {
         go: (_client, _data, trace) =>
           new Observable((subscriber) => {
-            let n = 0;
-            const timer = setInterval(() => subscriber.next(event('n', n++)), 5);
-            return () => {
-              trace.note('unsubscribed');
-              clearInterval(timer);
-            };
-          }).pipe(take(1_000)),
+            subscriber.next(event('first'));
+            return () => trace.note('unsubscribed');
+          }),
       },
     },
     async (clients) => {

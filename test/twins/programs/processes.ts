@@ -1,7 +1,7 @@
 import { Observable, of } from 'rxjs';
 import { map } from 'rxjs/operators';
 import { later } from '../generated.js';
-import { type Program, program, type ServerSocket, type Trace } from '../program.js';
+import { type Outcome, type Program, program, type ServerSocket, type Trace } from '../program.js';
 
 type Fatal = (client: ServerSocket, trace: Trace) => unknown;
 
@@ -27,13 +27,45 @@ const crash = (trace: Trace) => {
   throw trace.fault('crash');
 };
 
+const CLOSING = 'text {"event":"ws:closing","data":{"code":1011,"reason":"internal","retryable":true}}';
+
+/** On the platform it ends the process. */
+function listenerFailing(
+  event: 'message' | 'close',
+  how: 'throws' | 'rejects',
+  module: Partial<Outcome>,
+): Program {
+  const fail = (trace: Trace) => {
+    if (how === 'throws') throw trace.fault('of-a-listener');
+    return Promise.reject(trace.fault('of-a-listener'));
+  };
+  return program(
+    `a listener of ${event} ${how}`,
+    {
+      connection: (client, trace) => client.on(event, () => fail(trace)),
+      disconnect: () => {},
+      on: { go: (_client, data) => ({ event: 'answer', data }) },
+    },
+    async (clients) => {
+      const client = await clients.connect();
+      client.send('go', 1);
+      await clients.quiet();
+      await client.close(1000);
+      await clients.quiet();
+    },
+    {
+      isAlone: 'on the platform',
+      differs: {
+        because: 'listeners do not end the process',
+        module: { log: ['fault of-a-listener'], process: 'runs', ...module },
+      },
+    },
+  );
+}
+
 export const processes: readonly Program[] = [
   fatal('send(), process.exit()', (client) => {
     client.send('bye');
-    process.exit(3);
-  }),
-  fatal('send() of 30 kB, process.exit()', (client) => {
-    client.send('x'.repeat(30_000));
     process.exit(3);
   }),
   fatal('send() of text and bytes, process.exit()', (client) => {
@@ -77,10 +109,6 @@ export const processes: readonly Program[] = [
     client.send('bye');
     void Promise.reject(trace.fault('not-handled'));
   }),
-  fatal('send(), SIGKILL', (client) => {
-    client.send('bye');
-    process.kill(process.pid, 'SIGKILL');
-  }),
   fatal('send(), process.abort()', (client) => {
     client.send('bye');
     process.abort();
@@ -88,14 +116,6 @@ export const processes: readonly Program[] = [
   fatal('a callback of send() that exits', (client) => {
     client.send('bye', () => process.exit(3));
   }),
-  fatal('an Observable that exits', () =>
-    of(1, 2, 3).pipe(
-      map((n) => {
-        if (n === 3) process.exit(3);
-        return { event: 'n', data: n };
-      }),
-    ),
-  ),
   fatal(
     'an Observable that emits and exits in its next turn',
     () =>
@@ -142,31 +162,16 @@ export const processes: readonly Program[] = [
     },
     { isAlone: true },
   ),
-  ...(['throws', 'rejects'] as const).flatMap((how) => {
-    const fail = (trace: Trace) => {
-      if (how === 'throws') throw trace.fault('of-a-listener');
-      return Promise.reject(trace.fault('of-a-listener'));
-    };
-    return (['message', 'close', 'ping'] as const).map((event) =>
-      program(
-        `a listener of ${event} ${how}`,
-        {
-          connection: (client, trace) => client.on(event, () => fail(trace)),
-          disconnect: () => {},
-          on: { go: (_client, data) => ({ event: 'answer', data }) },
-        },
-        async (clients) => {
-          const client = await clients.connect();
-          client.send('go', 1);
-          if (event === 'ping') client.socket.ping('ping');
-          await clients.quiet();
-          await client.close(1000);
-          await clients.quiet();
-        },
-        { isAlone: true },
-      ),
-    );
+  listenerFailing('message', 'throws', {
+    server: ['handleConnection', 'handleDisconnect 1011'],
+    client: ['open', CLOSING, 'close 1011 internal'],
   }),
+  listenerFailing('close', 'throws', { server: ['handleConnection', 'on go 1', 'handleDisconnect 1000'] }),
+  listenerFailing('message', 'rejects', {
+    server: ['handleConnection', 'on go 1', 'handleDisconnect 1011'],
+    client: ['open', 'text {"event":"answer","data":1}', CLOSING, 'close 1011 internal'],
+  }),
+  listenerFailing('close', 'rejects', {}),
   program(
     'a callback of send() throws',
     {

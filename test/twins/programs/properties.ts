@@ -128,10 +128,12 @@ function wrapped(method: 'send' | 'close' | 'terminate' | 'ping' | 'pause' | 'em
     `a wrapper around ${method}()`,
     {
       connection: (client, trace) => {
+        const isOfListeners = ['on', 'once', 'off'].includes(method);
         const original = client[method] as (...args: unknown[]) => unknown;
         Object.assign(client, {
           [method]: function ofTheApplication(this: unknown, ...args: unknown[]) {
-            trace.note(`${method}()`, ...args.slice(0, 1));
+            // How many listeners there are is a difference of its own.
+            if (!isOfListeners) trace.note(`${method}()`, ...args.slice(0, 1));
             return original.apply(this, args);
           },
         });
@@ -162,6 +164,7 @@ function wrapped(method: 'send' | 'close' | 'terminate' | 'ping' | 'pause' | 'em
       client.send('stream');
       await client.next(2);
       client.send('pause');
+      await clients.quiet();
       client.send('end', method === 'terminate' ? 'terminate' : 'close');
       await client.closed();
     },
@@ -344,18 +347,18 @@ export const properties: readonly Program[] = [
       patchedUse,
       { isAlone: true },
     ),
-    program(
-      `a tracer patches WebSocket.prototype.emit, close and on ${when} the boot`,
-      {
-        ...traced(),
-        [`${when}Boot`]: (ws: typeof import('ws')) => {
-          for (const method of ['emit', 'close', 'on']) patch(ws.WebSocket.prototype, method);
-        },
-      },
-      patchedUse,
-      { isAlone: true },
-    ),
   ]),
+  program(
+    'a tracer patches WebSocket.prototype.emit and close',
+    {
+      ...traced(),
+      afterBoot: (ws) => {
+        for (const method of ['emit', 'close']) patch(ws.WebSocket.prototype, method);
+      },
+    },
+    patchedUse,
+    { isAlone: true },
+  ),
 ];
 
 const classes = new Map<string, unknown>();

@@ -157,7 +157,6 @@ export const sends: readonly Program[] = [
       client.noteGap('progress', 'done', 150);
       await client.close(1000);
     },
-    { isAlone: true },
   ),
   program(
     'a progress text before CPU work, in handleConnection',
@@ -174,7 +173,6 @@ export const sends: readonly Program[] = [
       client.noteGap('progress', 'done', 150);
       await client.close(1000);
     },
-    { isAlone: true },
   ),
   going('texts from every time in one handler, and its answer', (client, trace) => {
     client.send('call');
