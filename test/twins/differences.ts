@@ -17,6 +17,8 @@ export const DIFFERENCES = {
     'The module has one listener for messages and one for the close on each socket, where the platform has three and one for errors: memory, and protocol errors of clients are not logged.',
   'errors of clients are not logged':
     'The platform logs each protocol error of each client, which is a way to fill the log.',
+  'methods of a subclass':
+    'The methods that the module overrides are not enumerable, as those of every class, and may name fewer parameters.',
   'a close that the application emits':
     "On the platform the handlers of a client stop at any 'close' event, in the module with the connection.",
   'the size of a message': 'limits.maxPayloadBytes is 1 MiB; the platform accepts 100 MiB.',

@@ -1,11 +1,11 @@
-import { setTimeout as sleep } from 'node:timers/promises';
+import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 import { WsException } from '@nestjs/websockets';
-import { concat, from, interval, map, of, take, throwError } from 'rxjs';
+import { concat, concatMap, from, of, throwError } from 'rxjs';
 import type { SeededRandom } from '../support/seeded-random.js';
 import { closeFrame, message } from './frames.js';
 import { type GatewayParts, type Program, program, type ServerSocket, type Trace } from './program.js';
 
-/** Ways to get to a later turn; timers of one length, so that they keep their order. */
+/** Ways to get to a later turn. */
 const LATER = ['tick', 'microtask', 'promise', 'immediate', 'timer'] as const;
 const KINDS = ['text', 'binary', 'bytes', 'text as binary', 'number', 'empty', 'part', 'last part'] as const;
 const EVENTS = ['message', 'close', 'ping', 'pong', 'error'] as const;
@@ -60,9 +60,10 @@ export interface Script {
   readonly client: readonly ClientStep[];
 }
 
-/** Without an event for so long, what a step of the client has set off is over: the timers are shorter. */
-const STEP_MS = 25;
-const TIMER_MS = 10;
+/** Without an event for so long, what a step of the client has set off is over. */
+const STEP_MS = 10;
+/** A timer comes after all that is done in this many turns, on a busy machine too. */
+const TURNS_OF_TIMER = 12;
 
 /** Composes a program. */
 export function generate(random: SeededRandom): Script {
@@ -194,16 +195,13 @@ function answerOf(answer: (typeof ANSWERS)[number], nth: number, trace: Trace): 
     case 'promise':
       return Promise.resolve(event('promise'));
     case 'late promise':
-      return sleep(TIMER_MS).then(() => event('late promise'));
+      return timer().then(() => event('late promise'));
     case 'nothing':
       return undefined;
     case 'values':
       return from([event('first'), event('second'), event('third')]);
     case 'late values':
-      return interval(TIMER_MS).pipe(
-        take(3),
-        map((count) => event(count)),
-      );
+      return of(0, 1, 2).pipe(concatMap((count) => timer().then(() => event(count))));
     case 'values, then an exception':
       return concat(
         of(event('before')),
@@ -289,5 +287,10 @@ export function later(when: (typeof LATER)[number], work: () => void): void {
   else if (when === 'microtask') queueMicrotask(work);
   else if (when === 'promise') void Promise.resolve().then(() => Promise.resolve().then(work));
   else if (when === 'immediate') setImmediate(work);
-  else setTimeout(work, TIMER_MS);
+  else void timer().then(work);
+}
+
+async function timer(): Promise<void> {
+  for (let turn = 0; turn < TURNS_OF_TIMER; turn++) await nextTurn();
+  await sleep(1);
 }

@@ -3,7 +3,7 @@ import 'reflect-metadata';
 import { writeSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import type { AddressInfo } from 'node:net';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 import { type DynamicModule, type INestApplication, Logger, Module, type Type } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import { WsAdapter } from '@nestjs/platform-ws';
@@ -25,7 +25,8 @@ const known = new Map(programs.map((program) => [program.name, program]));
 
 /** No event of a run for so long: nothing more will come of it. */
 const QUIET_MS = 20;
-const TURNS = 4;
+/** As many turns, for what counts turns. */
+const TURNS = 60;
 
 class Run implements Trace {
   readonly server: string[] = [];
@@ -66,8 +67,12 @@ class Run implements Trace {
   /** What has been sent meanwhile is read in these turns of the event loop, however long they take. */
   async quiet(ms: number): Promise<void> {
     const since = performance.now();
-    for (let turns = 0; turns < TURNS || performance.now() - Math.max(since, this.notedAt) < ms; turns++)
-      await sleep(3);
+    let [lines, turns] = [this.server.length, 0];
+    while (turns < TURNS || performance.now() - Math.max(since, this.notedAt) < ms) {
+      await nextTurn();
+      if (++turns % 20 === 0) await sleep(2);
+      if (lines !== this.server.length) [lines, turns] = [this.server.length, 0];
+    }
   }
 }
 

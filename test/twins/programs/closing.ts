@@ -275,8 +275,9 @@ export const closing: readonly Program[] = [
       client.raw(text);
     client.raw(Buffer.from([0, 1, 2]));
     client.raw(Buffer.from('{"event":"go","data":"binary"}'));
+    await client.next();
     client.send('go', 'still there');
-    await client.next(2);
+    await client.next();
     await client.close(1000);
   }),
   program(

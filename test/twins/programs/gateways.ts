@@ -88,11 +88,11 @@ function shuttingDown(): Program {
       module: {
         server: [
           'on stop undefined',
-          'event close 1012 bytes 647261696e696e67',
           'handleDisconnect 1012',
+          'event close 1012 bytes 647261696e696e67',
           'closed',
         ],
-        client: ['open', 'close 1012 draining'],
+        client: ['open', 'text {"event":"ws:closing... of 99', 'close 1012 draining'],
       },
     },
   };

@@ -164,7 +164,7 @@ export const hooks: readonly Program[] = [
       differs: {
         because: 'messages wait for handleConnection',
         module: {
-          server: ['handleConnection', 'connected', 'on go 0', 'on go 1', 'on go 2', 'handleDisconnect 1000'],
+          server: ['handleConnection', 'connected', 'on go 0', 'on go 1', 'on go 2'],
           client: [
             'open',
             'text ready',

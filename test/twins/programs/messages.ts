@@ -134,7 +134,7 @@ const asks: ClientScript = async (clients) => {
   // Answers are not noted on the server: longer than the timers of the slowest.
   await clients.quiet(50);
   client.send('echo', 2);
-  await client.until('"data":2');
+  await client.until('"echo"');
   await client.close(1000);
 };
 

@@ -1,5 +1,4 @@
-import { Observable, of } from 'rxjs';
-import { map } from 'rxjs/operators';
+import { Observable } from 'rxjs';
 import { later } from '../generated.js';
 import { type Outcome, type Program, program, type ServerSocket, type Trace } from '../program.js';
 

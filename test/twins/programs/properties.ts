@@ -241,18 +241,34 @@ export const properties: readonly Program[] = [
         client.binaryType,
         client.isPaused,
       );
-      const inherited: string[] = [];
-      for (const key in client) if (!Object.hasOwn(client, key)) inherited.push(key);
-      trace.note('inherited', ...inherited.sort());
-      trace.note(
-        'arity',
-        client.send.length,
-        client.close.length,
-        client.ping.length,
-        client.terminate.length,
-      );
     }),
     uses,
+  ),
+  program(
+    'which names it inherits, and how many parameters its methods have',
+    {
+      connection: (client, trace) => {
+        const inherited: string[] = [];
+        for (const key in client) if (!Object.hasOwn(client, key)) inherited.push(key);
+        trace.note('inherited', inherited.length, inherited.includes('emit'));
+        trace.note(
+          'arity',
+          client.send.length,
+          client.close.length,
+          client.ping.length,
+          client.terminate.length,
+        );
+      },
+    },
+    async (clients) => {
+      await clients.connect();
+    },
+    {
+      differs: {
+        because: 'methods of a subclass',
+        module: { server: ['handleConnection', 'inherited 31 false', 'arity 3 2 0 0'] },
+      },
+    },
   ),
   program(
     'all names that its prototypes have',
