@@ -1,11 +1,13 @@
 import { randomBytes } from 'node:crypto';
 import { connect as connectTcp, type Socket } from 'node:net';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { WebSocket } from 'ws';
 import { shown } from './program.js';
 
 /** What the client of a program does, from its first connection to its last. */
 export type ClientScript = (clients: Clients) => Promise<unknown>;
 
+const TURNS = 20;
 /** Longer than anything takes that is going to happen, on a busy machine too. */
 const WAIT_MS = 3_000;
 
@@ -81,8 +83,10 @@ export class Clients {
   }
 
   /** Waits until the server has taken what was sent, and nothing has been noted there for a time. */
-  quiet(ms = 15): Promise<void> {
-    return this.whenQuiet(ms);
+  async quiet(ms = 15): Promise<void> {
+    await this.whenQuiet(ms);
+    // What it has sent is here; it is read in the next turns.
+    for (let turn = 0; turn < TURNS; turn++) await nextTurn();
   }
 }
 

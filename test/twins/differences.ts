@@ -17,6 +17,8 @@ export const DIFFERENCES = {
     'The module has one listener for messages and one for the close on each socket, where the platform has three and one for errors: memory, and protocol errors of clients are not logged.',
   'errors of clients are not logged':
     'The platform logs each protocol error of each client, which is a way to fill the log.',
+  'an answer overtakes a rejection':
+    'Of two messages in one read, the answer to the second may come before the exception that the rejected promise of the first becomes: the module takes fewer microtasks from a handler to its answer.',
   'methods of a subclass':
     'The methods that the module overrides are not enumerable, as those of every class, and may name fewer parameters.',
   'a close that the application emits':

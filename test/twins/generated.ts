@@ -1,4 +1,4 @@
-import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { WsException } from '@nestjs/websockets';
 import { concat, concatMap, from, of, throwError } from 'rxjs';
 import type { SeededRandom } from '../support/seeded-random.js';
@@ -6,9 +6,10 @@ import { closeFrame, message } from './frames.js';
 import { type GatewayParts, type Program, program, type ServerSocket, type Trace } from './program.js';
 
 /** Ways to get to a later turn. */
-const LATER = ['tick', 'microtask', 'promise', 'immediate', 'timer'] as const;
+const LATER = ['tick', 'microtask', 'promise', 'immediate', 'turns'] as const;
 const KINDS = ['text', 'binary', 'bytes', 'text as binary', 'number', 'empty', 'part', 'last part'] as const;
 const EVENTS = ['message', 'close', 'ping', 'pong', 'error'] as const;
+/** Without a rejection: that an answer may overtake one is a difference of its own. */
 const ANSWERS = [
   'value',
   'value',
@@ -21,7 +22,6 @@ const ANSWERS = [
   'values, then an exception',
   'exception',
   'error',
-  'rejection',
 ] as const;
 
 /** One thing that an application does with its socket. */
@@ -62,8 +62,8 @@ export interface Script {
 
 /** Without an event for so long, what a step of the client has set off is over. */
 const STEP_MS = 10;
-/** A timer comes after all that is done in this many turns, on a busy machine too. */
-const TURNS_OF_TIMER = 12;
+/** Later than what goes by immediates and callbacks; a timer would be, or not, as busy as the machine is. */
+const LATER_TURNS = 12;
 
 /** Composes a program. */
 export function generate(random: SeededRandom): Script {
@@ -195,13 +195,13 @@ function answerOf(answer: (typeof ANSWERS)[number], nth: number, trace: Trace): 
     case 'promise':
       return Promise.resolve(event('promise'));
     case 'late promise':
-      return timer().then(() => event('late promise'));
+      return turns().then(() => event('late promise'));
     case 'nothing':
       return undefined;
     case 'values':
       return from([event('first'), event('second'), event('third')]);
     case 'late values':
-      return of(0, 1, 2).pipe(concatMap((count) => timer().then(() => event(count))));
+      return of(0, 1, 2).pipe(concatMap((count) => turns().then(() => event(count))));
     case 'values, then an exception':
       return concat(
         of(event('before')),
@@ -211,8 +211,6 @@ function answerOf(answer: (typeof ANSWERS)[number], nth: number, trace: Trace): 
       throw new WsException(`${nth}: thrown`);
     case 'error':
       throw trace.fault(`error-${nth}`);
-    case 'rejection':
-      return Promise.reject(trace.fault(`rejection-${nth}`));
   }
 }
 
@@ -287,10 +285,9 @@ export function later(when: (typeof LATER)[number], work: () => void): void {
   else if (when === 'microtask') queueMicrotask(work);
   else if (when === 'promise') void Promise.resolve().then(() => Promise.resolve().then(work));
   else if (when === 'immediate') setImmediate(work);
-  else void timer().then(work);
+  else void turns().then(work);
 }
 
-async function timer(): Promise<void> {
-  for (let turn = 0; turn < TURNS_OF_TIMER; turn++) await nextTurn();
-  await sleep(1);
+async function turns(): Promise<void> {
+  for (let turn = 0; turn < LATER_TURNS; turn++) await nextTurn();
 }

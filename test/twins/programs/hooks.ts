@@ -68,16 +68,16 @@ export const hooks: readonly Program[] = [
       },
       connection: (client, trace) => {
         trace.watch(client, 'message', 'close');
-        for (const when of ['tick', 'microtask', 'promise', 'immediate', 'timer'] as const)
+        for (const when of ['tick', 'microtask', 'promise', 'immediate', 'turns'] as const)
           later(when, () => trace.note(`connection ${when}`));
       },
       disconnect: (_client, trace) => {
-        for (const when of ['tick', 'microtask', 'promise', 'immediate', 'timer'] as const)
+        for (const when of ['tick', 'microtask', 'promise', 'immediate', 'turns'] as const)
           later(when, () => trace.note(`disconnect ${when}`));
       },
       on: {
         go: (client, data, trace) => {
-          for (const when of ['tick', 'microtask', 'promise', 'immediate', 'timer'] as const)
+          for (const when of ['tick', 'microtask', 'promise', 'immediate', 'turns'] as const)
             later(when, () => trace.note(`go ${when}`));
           return answer(client, data);
         },

@@ -366,6 +366,32 @@ export const messages: readonly Program[] = [
     },
   ),
   program(
+    'a rejection, and the answer to the next message of the same read',
+    {
+      on: {
+        reject: (_client, _data, trace) => Promise.reject(trace.fault('rejected')),
+        value: (_client, data) => event('value', data),
+      },
+    },
+    async (clients) => {
+      const raw = await clients.connectRaw();
+      raw.write(message('reject', 1), message('value', 2));
+      await raw.frame(2);
+    },
+    {
+      differs: {
+        because: 'an answer overtakes a rejection',
+        module: {
+          client: [
+            'HTTP/1.1 101 Switching Protocols',
+            'frame 1 {"event":"value","data":2}',
+            'frame 1 {"event":"exception"... of 118',
+          ],
+        },
+      },
+    },
+  ),
+  program(
     'the order of answers, texts and callbacks of one read',
     {
       on: {

@@ -93,7 +93,7 @@ export const processes: readonly Program[] = [
     process.exit(3);
   }),
   fatal('send(), a crash in a timer', (client, trace) =>
-    later('timer', () => {
+    later('turns', () => {
       client.send('bye');
       crash(trace);
     }),

@@ -4,7 +4,7 @@ import { later } from '../generated.js';
 import { type GatewayParts, type Program, program, type ServerSocket, type Trace } from '../program.js';
 
 const PLACES = ['handleConnection', 'a handler'] as const;
-const TIMES = ['the call', 'tick', 'microtask', 'promise', 'immediate', 'timer'] as const;
+const TIMES = ['the call', 'tick', 'microtask', 'promise', 'immediate', 'turns'] as const;
 
 type Send = (client: ServerSocket, data: unknown, ...rest: unknown[]) => void;
 const send: Send = (client, data, ...rest) => {
