@@ -87,6 +87,18 @@ export default defineConfig({
       },
       {
         test: {
+          name: 'links',
+          include: ['test/links/**/*.test.ts'],
+          pool: 'forks',
+          // Server, relay and clients are processes of their own; two worlds at once would share the cores.
+          fileParallelism: false,
+          maxWorkers: 1,
+          testTimeout: 30_000,
+          hookTimeout: 300_000,
+        },
+      },
+      {
+        test: {
           name: 'soak',
           include: ['test/soak/**/*.test.ts'],
           pool: 'forks',
