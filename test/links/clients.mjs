@@ -96,6 +96,11 @@ class Session {
     return this.socket.readyState === WebSocket.OPEN;
   }
 
+  get isUnfinished() {
+    if (this.plan.dies || this.refusal) return false;
+    return this.socket.readyState === WebSocket.CONNECTING || (this.isOpen && this.outstanding.size > 0);
+  }
+
   send(event, data) {
     if (this.isOpen) this.socket.send(JSON.stringify({ event, data }));
   }

@@ -38,6 +38,8 @@ export type SessionPlan = Use & {
   readonly pausesReading?: { readonly everyMs: number; readonly forMs: number };
   /** Size of a message that the server sends at connect. */
   readonly atConnectBytes?: number;
+  /** Its client is going to be dead: no answer is waited for. */
+  readonly dies?: boolean;
   readonly deflate?: boolean;
   readonly rejectUnauthorized?: boolean;
 };

@@ -45,6 +45,7 @@ class Wire {
     this.direction = direction;
     this.shape = shape;
     this.stalls = stalls.filter((stall) => stall.direction === 'both' || stall.direction === direction);
+    /** Time of the link's first connection. */
     this.startedAt = startedAt;
     this.pieceBytes = Math.min(
       MOST_PIECE_BYTES,
@@ -204,7 +205,7 @@ class Lane {
 }
 
 function open(link) {
-  const startedAt = now();
+  let startedAt;
   const {
     down,
     up,
@@ -216,9 +217,11 @@ function open(link) {
     tls,
   } = link;
   const wireOf = (direction, shape) => new Wire(direction, shape, stalls, startedAt);
-  const wires = shared ? [wireOf('down', down), wireOf('up', up)] : undefined;
+  let wires;
   const accept = (client) => {
-    const [downWire, upWire] = wires ?? [wireOf('down', down), wireOf('up', up)];
+    startedAt ??= now();
+    if (!wires || !shared) wires = [wireOf('down', down), wireOf('up', up)];
+    const [downWire, upWire] = wires;
     // Reads in small steps, so that the kernel's buffers fill as they do before a slow router.
     const buffer = Buffer.allocUnsafe(Math.min(64 * 1_024, Math.max(1_024, 2 * downWire.pieceBytes)));
     const server = connect({

@@ -19,7 +19,7 @@ export interface Stall {
   readonly direction: 'both' | 'down' | 'up';
   readonly everyMs: number;
   readonly forMs: number;
-  /** From the opening of the link. */
+  /** From the link's first connection. */
   readonly offsetMs?: number;
 }
 
