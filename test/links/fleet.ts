@@ -6,8 +6,8 @@ import { sessionUrl, type World } from './world.js';
 const KIB = 1_024;
 const MIB = KIB * KIB;
 export const LIMITS = [1, 2, 3, 20] as const;
-/** How many sessions a user with a limit of 20 has below the limit: at the thresholds, between them, and all. */
-const BELOW_TWENTY = [14, 17, 20] as const;
+/** How many sessions a user with a limit of 20 has below the limit: from the aggressive threshold up to all. */
+const BELOW_TWENTY = { keys: [14, 20], 'no-keys': [17] } as const;
 /** The sessions of a user open within this time. */
 const OPEN_WITHIN_MS = 5_000;
 /** The first stall begins after all of a user's sessions are open. */
@@ -25,6 +25,8 @@ export interface Terrain {
   readonly neverAtLimit?: boolean;
 }
 
+/** Two thousand sessions share the machine. */
+const NOW_AND_THEN = [4_000, 20_000] as const;
 const IDLE: Use = { role: 'idle' };
 const CHAT: Use = { role: 'chat' };
 
@@ -53,10 +55,10 @@ export const TERRAINS: readonly Terrain[] = [
     name: 'satellite',
     link: () => SATELLITE,
     uses: [
-      { role: 'download', bytes: MIB, pieces: 64, everyMs: [5_000, 15_000] },
+      { role: 'download', bytes: MIB, pieces: 64, everyMs: NOW_AND_THEN },
       IDLE,
       CHAT,
-      { role: 'upload', bytes: 512 * KIB, everyMs: [5_000, 15_000] },
+      { role: 'upload', bytes: 512 * KIB, everyMs: NOW_AND_THEN },
       { role: 'push', bytes: 2 * KIB, pushEveryMs: 300 },
     ],
   },
@@ -65,9 +67,9 @@ export const TERRAINS: readonly Terrain[] = [
     link: tunnel,
     uses: [
       IDLE,
-      { role: 'download', bytes: 512 * KIB },
+      { role: 'download', bytes: 512 * KIB, everyMs: NOW_AND_THEN },
       CHAT,
-      { role: 'upload', bytes: 256 * KIB },
+      { role: 'upload', bytes: 256 * KIB, everyMs: NOW_AND_THEN },
       { role: 'push', bytes: KIB, pushEveryMs: 250 },
     ],
   },
@@ -75,10 +77,12 @@ export const TERRAINS: readonly Terrain[] = [
     name: 'full-buffer',
     link: () => DOWNLOADER,
     uses: [
-      { role: 'download', bytes: 768 * KIB },
-      { role: 'download', bytes: MIB },
+      { role: 'download', bytes: 768 * KIB, everyMs: NOW_AND_THEN },
       IDLE,
-      { role: 'download', bytes: 960 * KIB, pieces: 96 },
+      { role: 'download', bytes: MIB, everyMs: NOW_AND_THEN },
+      CHAT,
+      { role: 'download', bytes: 960 * KIB, pieces: 96, everyMs: NOW_AND_THEN },
+      IDLE,
       CHAT,
     ],
   },
@@ -99,9 +103,9 @@ export const TERRAINS: readonly Terrain[] = [
     answersPingsAfterMs: 2_500,
     uses: [
       IDLE,
-      { role: 'download', bytes: 256 * KIB, everyMs: [5_000, 15_000] },
+      { role: 'download', bytes: 256 * KIB, everyMs: NOW_AND_THEN },
       { role: 'chat', everyMs: [20_000, 40_000] },
-      { role: 'upload', bytes: 256 * KIB, everyMs: [5_000, 15_000] },
+      { role: 'upload', bytes: 256 * KIB, everyMs: NOW_AND_THEN },
       { role: 'push', bytes: KIB, pushEveryMs: 500 },
     ],
   },
@@ -117,7 +121,7 @@ export const TERRAINS: readonly Terrain[] = [
     uses: [
       IDLE,
       { role: 'push', bytes: 8 * KIB, pushEveryMs: 1_000 },
-      { role: 'download', bytes: 512 * KIB },
+      { role: 'download', bytes: 512 * KIB, everyMs: NOW_AND_THEN },
       CHAT,
     ],
   },
@@ -134,14 +138,15 @@ export async function addFleet(world: World, random: () => number): Promise<Flee
   for (const terrain of TERRAINS) {
     for (const limit of LIMITS) {
       for (const keyed of [true, false]) {
-        const sizes = limit === 20 ? BELOW_TWENTY : terrain.uses.map(() => limit);
+        const keys = keyed ? 'keys' : 'no-keys';
+        const sizes = limit === 20 ? BELOW_TWENTY[keys] : terrain.uses.map(() => limit);
         for (const [rotation, size] of sizes.entries()) {
-          const userId = `${terrain.name}-limit-${limit}-${keyed ? 'keys' : 'no-keys'}-below-${rotation}`;
+          const userId = `${terrain.name}-limit-${limit}-${keys}-below-${rotation}`;
           await addUser(world, { userId, terrain, size, keyed, rotation, random });
           users.push({ userId, isBelow: true });
         }
         if (terrain.neverAtLimit) continue;
-        const userId = `${terrain.name}-limit-${limit}-${keyed ? 'keys' : 'no-keys'}-at`;
+        const userId = `${terrain.name}-limit-${limit}-${keys}-at`;
         await addUser(world, { userId, terrain, size: limit, keyed, rotation: 0, random, isAtLimit: true });
         users.push({ userId, isBelow: false });
       }
