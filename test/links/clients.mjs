@@ -205,6 +205,7 @@ class Session {
       this.say();
       await sleep(between(everyMs));
     }
+    await this.pingOnly({ everyMs });
   }
 
   say() {
@@ -254,9 +255,9 @@ class Session {
     this.send('push', {});
   }
 
-  /** Sends pings of its own and never an application message. */
+  /** Sends pings of its own and never an application message, to the very end: it may be all that proves it live. */
   async pingOnly({ everyMs }) {
-    while (this.isOpen && !isFinishing) {
+    while (this.isOpen) {
       this.socket.ping();
       await sleep(between(everyMs));
     }

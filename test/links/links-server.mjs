@@ -1,5 +1,6 @@
 // The server of the link tests: a stock gateway with the module's defaults, a limit that the user id names, and
 // handlers that download, upload and push. Each event of the module is written to stdout as one line `EVENT {json}`.
+// A timer that was late is written as `LAG {json}`: all that the process does is late by then.
 // LINKS_OPTIONS (JSON) is merged into the module's options, LINKS_WS_OPTIONS into the gateway's.
 import 'reflect-metadata';
 import { Controller, Get, Module } from '@nestjs/common';
@@ -33,6 +34,15 @@ function authenticate({ url }) {
   const userId = searchParams.get('userId');
   return userId ? { userId, sessionKey: searchParams.get('sessionKey') ?? undefined } : null;
 }
+
+const LAG_TICK_MS = 20;
+const LATE_MS = 50;
+let lagDueAt = now() + LAG_TICK_MS;
+setInterval(() => {
+  const at = now();
+  if (at - lagDueAt > LATE_MS) process.stdout.write(`LAG ${JSON.stringify({ from: lagDueAt, to: at })}\n`);
+  lagDueAt = at + LAG_TICK_MS;
+}, LAG_TICK_MS).unref();
 
 class LinksGateway {
   pushes = new Map();

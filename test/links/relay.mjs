@@ -17,10 +17,8 @@ import { connect, createServer } from 'node:net';
 import { createServer as createTlsServer } from 'node:tls';
 
 const now = () => performance.now();
-/** A late timer catches up by this much, so that the rate stays right. */
-const MOST_CREDIT_MS = 25;
 /** A piece takes about this long to transmit: small enough that slow links trickle. */
-const PIECE_MS = 10;
+const PIECE_MS = 20;
 const LEAST_PIECE_BYTES = 256;
 const MOST_PIECE_BYTES = 16 * 1024;
 /** Backlog of the listening sockets. */
@@ -69,6 +67,8 @@ class Wire {
   }
 
   join(lane) {
+    // Only an idle transmitter begins anew: one that is late catches up, so that the rate is right on a busy machine.
+    if (this.lanes.length === 0) this.busyUntil = Math.max(this.busyUntil, now());
     if (!this.lanes.includes(lane)) this.lanes.push(lane);
     if (this.timer === undefined) this.pump();
   }
@@ -79,13 +79,14 @@ class Wire {
       const lane = this.lanes.shift();
       if (!lane) return;
       const at = now();
-      const wakeAt = Math.max(this.stalledUntil(at), this.busyUntil);
+      const stalledUntil = this.stalledUntil(at);
+      this.busyUntil = Math.max(this.busyUntil, stalledUntil);
+      const wakeAt = this.busyUntil;
       if (wakeAt > at) {
         this.lanes.unshift(lane);
         this.timer = setTimeout(() => this.pump(), Math.max(1, Math.ceil(wakeAt - at)));
         return;
       }
-      this.busyUntil = Math.max(this.busyUntil, at - MOST_CREDIT_MS);
       const bytes = lane.transmit(this.pieceBytes, this.busyUntil);
       this.busyUntil += (bytes * 1_000) / this.shape.bytesPerSecond;
       if (lane.waitingBytes > 0) this.lanes.push(lane);

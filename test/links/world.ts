@@ -23,11 +23,19 @@ export interface ServerEvent {
   readonly evidence?: { readonly signal: string; readonly silentForMs: number };
 }
 
+export interface Lag {
+  /** Milliseconds since 1970. */
+  readonly from: number;
+  readonly to: number;
+}
+
 /** All that is known when the simulated use is over, before any client is closed by the test. */
 export interface Outcome {
   readonly sessions: readonly SessionReport[];
   readonly events: readonly ServerEvent[];
   readonly metrics: Metrics;
+  /** When the server's own timers were late, by 50 ms or more. */
+  readonly serverLags: readonly Lag[];
   readonly relay: RelayReport;
   /** How late the clients' own timers were. */
   readonly clientLags: readonly number[];
@@ -100,13 +108,25 @@ export class World {
       readMetrics(this.server),
     ]);
     const sessions = [...reported, ...frozen];
-    return { sessions, events: this.events, metrics, relay, clientLags: lags, frozenAt };
+    return {
+      sessions,
+      events: this.events,
+      serverLags: this.written('LAG'),
+      metrics,
+      relay,
+      clientLags: lags,
+      frozenAt,
+    };
   }
 
   get events(): ServerEvent[] {
+    return this.written('EVENT');
+  }
+
+  private written<T>(kind: string): T[] {
     return this.server.lines
-      .filter((line) => line.startsWith('EVENT '))
-      .map((line) => JSON.parse(line.slice('EVENT '.length)) as ServerEvent);
+      .filter((line) => line.startsWith(`${kind} `))
+      .map((line) => JSON.parse(line.slice(kind.length)) as T);
   }
 
   async close(): Promise<void> {
