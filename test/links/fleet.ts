@@ -7,11 +7,13 @@ const KIB = 1_024;
 const MIB = KIB * KIB;
 export const LIMITS = [1, 2, 3, 20] as const;
 /** How many sessions a user with a limit of 20 has below the limit: from the aggressive threshold up to all. */
-const BELOW_TWENTY = { keys: [14, 20], 'no-keys': [17] } as const;
+const BELOW_TWENTY = { keys: [14], 'no-keys': [18] } as const;
 /** The sessions of a user open within this time. */
-const OPEN_WITHIN_MS = 5_000;
+const OPEN_WITHIN_MS = 8_000;
+/** Their uses begin so long after it at most: a thousand downloads at once would only measure the machine. */
+const START_WITHIN_MS = 10_000;
 /** The first stall begins after all of a user's sessions are open. */
-const FIRST_STALL_MS = 8_000;
+const FIRST_STALL_MS = 15_000;
 
 /** A link, and what sessions do over it. */
 export interface Terrain {
@@ -179,7 +181,12 @@ async function addUser(world: World, { userId, terrain, size, keyed, rotation, r
   for (let i = 0; i < size; i++) {
     const use = uses[(i + rotation) % uses.length] as Use;
     const opensAfterMs = Math.round(random() * OPEN_WITHIN_MS);
-    world.add({ ...plan(`${i}-${use.role}`, use, keyed ? `tab-${i}` : undefined), opensAfterMs });
+    const startAfterMs = Math.round(random() * START_WITHIN_MS);
+    world.add({
+      ...plan(`${i}-${use.role}`, use, keyed ? `tab-${i}` : undefined),
+      opensAfterMs,
+      startAfterMs,
+    });
   }
   if (!rest.isAtLimit) return;
   // Every few seconds the budget is spent and the grace period protects, so that some are told to return.
@@ -187,7 +194,7 @@ async function addUser(world: World, { userId, terrain, size, keyed, rotation, r
   const use = uses[Math.floor(random() * uses.length)] as Use;
   const incoming: IncomingPlan = {
     everyMs,
-    firstAfterMs: 1_000 + random() * 8_000,
+    firstAfterMs: OPEN_WITHIN_MS + 3_000 + random() * 8_000,
     plan: { ...plan('', use), name: userId, keyed },
   };
   world.addIncoming(incoming);

@@ -13,20 +13,27 @@ const options = JSON.parse(process.env.LINKS_OPTIONS ?? '{}');
 const gatewayOptions = JSON.parse(process.env.LINKS_WS_OPTIONS ?? '{}');
 /** Written on every line, so that the times of all processes can be compared. */
 const now = () => Date.now();
-const filler = new Map();
+const fillers = new Map();
+const ALPHABET = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/';
 
-/** Text of exactly so many bytes as one message. With `random`, it does not compress. */
-function message(bytes, data, random = false) {
-  const rest = bytes - JSON.stringify({ event: 'data', data: { ...data, fill: '' } }).length;
-  const length = Math.max(0, rest);
-  if (random && !filler.has(length)) {
-    const alphabet = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/';
-    let text = '';
-    for (let i = 0; i < length; i++) text += alphabet[Math.floor(Math.random() * 64)];
-    filler.set(length, text);
+/** Made once for each length: the server's own work is to be small beside the module's. */
+function fillerOf(length, random) {
+  const key = `${length}/${random}`;
+  let text = fillers.get(key);
+  if (text === undefined) {
+    const bytes = Buffer.alloc(length, 'x');
+    if (random)
+      for (let i = 0; i < length; i++) bytes[i] = ALPHABET.charCodeAt(Math.floor(Math.random() * 64));
+    text = bytes.toString('latin1');
+    fillers.set(key, text);
   }
-  const fill = random ? filler.get(length) : 'x'.repeat(length);
-  return JSON.stringify({ event: 'data', data: { ...data, fill } });
+  return text;
+}
+
+/** One message of exactly so many bytes. With `random`, it does not compress. */
+function message(bytes, data, random = false) {
+  const head = `{"event":"data","data":${JSON.stringify(data).slice(0, -1)},"fill":"`;
+  return `${head}${fillerOf(Math.max(0, bytes - head.length - 3), random)}"}}`;
 }
 
 function authenticate({ url }) {

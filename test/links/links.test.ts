@@ -111,14 +111,14 @@ async function addFrozen(): Promise<void> {
   }
   // They arrive after the freeze, and find that the frozen sessions miss the probe.
   world.addIncoming({
-    firstAfterMs: 15_000,
+    firstAfterMs: 30_000,
     everyMs: [3_000, 4_000],
     times: FROZEN,
     plan: plan('frozen-at-limit-20', '', { role: 'chat' }, link),
   });
 }
 
-const NEAR_USERS = 40;
+const NEAR_USERS = 30;
 
 /**
  * Users on fast links. Without them more than half of the node's connections miss a probe within one interval, and the
@@ -130,7 +130,8 @@ async function addNear(): Promise<void> {
     const userId = `near-limit-20-${user}`;
     for (let i = 0; i < 20; i++) {
       const role = i % 4 === 0 ? 'chat' : 'idle';
-      world.add({ role, name: `${userId}/${i}`, userId, url: sessionUrl(address, { userId }) });
+      const opensAfterMs = (user * 20 + i) * 10;
+      world.add({ role, name: `${userId}/${i}`, userId, url: sessionUrl(address, { userId }), opensAfterMs });
     }
   }
 }
