@@ -134,5 +134,5 @@ const app = await NestFactory.create(LinksModule, { logger: ['error'], forceClos
 app.get(WebSocketManagerService).events$.subscribe((event) => {
   process.stdout.write(`EVENT ${JSON.stringify({ ...event, at: now() })}\n`);
 });
-await app.listen(0, '127.0.0.1');
+await app.listen(0, process.env.HOST ?? '127.0.0.1');
 console.log(`Listening on ${await app.getUrl()}`);

@@ -47,6 +47,8 @@ export interface WorldOptions {
   /** Default: the gateway of the link tests; `dist/main.js` is the reference application. */
   readonly script?: string;
   readonly nodeArgs?: readonly string[];
+  /** Default: in a process on this host. */
+  readonly clients?: Clients;
 }
 
 /** A server, a relay and clients, each in a process of its own. */
@@ -55,13 +57,16 @@ export class World {
   private readonly frozenSessions: SessionPlan[] = [];
   private readonly incoming: IncomingPlan[] = [];
   private readonly relay = new Relay();
-  private readonly clients = new Clients();
   private readonly frozen = new Clients();
 
-  private constructor(readonly server: Server) {}
+  private constructor(
+    readonly server: Server,
+    private readonly clients: Clients,
+  ) {}
 
-  static async start({ env, script = SCRIPT, nodeArgs }: WorldOptions = {}): Promise<World> {
-    return new World(await startServer(env, { script, ...(nodeArgs ? { nodeArgs } : {}) }));
+  static async start({ env, script = SCRIPT, nodeArgs, clients }: WorldOptions = {}): Promise<World> {
+    const server = await startServer(env, { script, ...(nodeArgs ? { nodeArgs } : {}) });
+    return new World(server, clients ?? new Clients());
   }
 
   /** @returns where a client finds the server over `link`; without one, directly. */
