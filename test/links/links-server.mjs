@@ -43,7 +43,7 @@ function authenticate({ url }) {
 }
 
 const LAG_TICK_MS = 20;
-const LATE_MS = 50;
+const LATE_MS = 8;
 let lagDueAt = now() + LAG_TICK_MS;
 setInterval(() => {
   const at = now();

@@ -34,7 +34,7 @@ export interface Outcome {
   readonly sessions: readonly SessionReport[];
   readonly events: readonly ServerEvent[];
   readonly metrics: Metrics;
-  /** When the server's own timers were late, by 50 ms or more. */
+  /** When the server's own timers were late, by 8 ms or more. */
   readonly serverLags: readonly Lag[];
   readonly relay: RelayReport;
   /** How late the clients' own timers were. */
@@ -94,10 +94,15 @@ export class World {
   }
 
   /**
-   * Opens all sessions, lets them live for `seconds`, and waits up to `finishWithinMs` for what is still outstanding.
+   * Opens all sessions, lets them live for `seconds`, and waits up to `finishWithinMs` for what is still outstanding;
+   * what becomes of them is read after `leastSeconds` at the earliest.
    */
-  async run(seconds: number, { finishWithinMs = 100_000, freezeAfterMs = 20_000 } = {}): Promise<Outcome> {
-    const endsAt = Date.now() + seconds * 1_000;
+  async run(
+    seconds: number,
+    { finishWithinMs = 100_000, freezeAfterMs = 20_000, leastSeconds = 0 } = {},
+  ): Promise<Outcome> {
+    const startedAt = Date.now();
+    const endsAt = startedAt + seconds * 1_000;
     // A handshake may be in a tunnel: nothing waits for it.
     const started = this.clients.start(this.sessions);
     await Promise.all([this.frozen.start(this.frozenSessions), this.clients.incoming(this.incoming)]);
@@ -108,6 +113,7 @@ export class World {
     this.frozen.freeze();
     await sleep(Math.max(0, endsAt - Date.now()));
     await Promise.all([started, this.clients.finish(finishWithinMs)]);
+    await sleep(Math.max(0, startedAt + leastSeconds * 1_000 - Date.now()));
     const [{ sessions: reported, lags }, relay, metrics] = await Promise.all([
       this.clients.report(),
       this.relay.report(),
