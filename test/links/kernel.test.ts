@@ -58,7 +58,6 @@ const CASES: readonly Case[] = [
 /** One link for each limit: its sessions share it. */
 const LIMITS = [
   { limit: 1, sessions: 1 },
-  { limit: 3, sessions: 3 },
   { limit: 20, sessions: 14 },
 ] as const;
 
@@ -69,13 +68,17 @@ describe.runIf(why === undefined)('links of the kernel', () => {
 
   const userIdOf = ({ name }: Case, limit: number) => `${name.replaceAll(' ', '-')}-limit-${limit}`;
 
-  async function play(each: Case, limit: number, sessions: number): Promise<void> {
+  interface Run {
+    readonly userId: string;
+    readonly hasTunnels: boolean;
+    readonly link: KernelLink;
+    readonly world: World;
+  }
+
+  async function prepare(each: Case, limit: number, sessions: number): Promise<Run> {
     const link = KernelLink.make(each);
     links.push(link);
-    const world = await World.start({
-      env: { HOST: '0.0.0.0' },
-      clients: link.clients,
-    });
+    const world = await World.start({ env: { HOST: '0.0.0.0' }, clients: link.clients });
     worlds.push(world);
     const userId = userIdOf(each, limit);
     const { port } = new URL(world.server.url);
@@ -84,10 +87,13 @@ describe.runIf(why === undefined)('links of the kernel', () => {
       const use = each.uses[i % each.uses.length] as Use;
       world.add({ ...use, name: `${userId}/${i}-${use.role}`, userId, url });
     }
+    return { userId, hasTunnels: each.hasTunnels, link, world };
+  }
+
+  async function play({ userId, hasTunnels, link, world }: Run): Promise<void> {
     const running = world.run(SECONDS, { finishWithinMs: FINISH_MS });
-    if (each.hasTunnels) await passTunnels(link);
+    if (hasTunnels) await passTunnels(link);
     outcomes.set(userId, await running);
-    await world.close();
   }
 
   async function passTunnels(link: KernelLink): Promise<void> {
@@ -101,9 +107,11 @@ describe.runIf(why === undefined)('links of the kernel', () => {
   }
 
   beforeAll(async () => {
-    await Promise.all(
-      CASES.flatMap((each) => LIMITS.map(({ limit, sessions }) => play(each, limit, sessions))),
-    );
+    const runs: Run[] = [];
+    for (const each of CASES) {
+      for (const { limit, sessions } of LIMITS) runs.push(await prepare(each, limit, sessions));
+    }
+    await Promise.all(runs.map(play));
     console.log(`links of the kernel: ${links[0]?.kind}`);
   }, HOOK_MS);
   afterAll(async () => {

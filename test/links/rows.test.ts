@@ -38,12 +38,10 @@ function session(
 const times = <T>(count: number, make: (index: number) => T): T[] =>
   Array.from({ length: count }, (_, index) => make(index));
 
-async function play(name: string, options: WorldOptions, add: (world: World) => Promise<SessionPlan[]>) {
-  const world = await World.start(options);
-  worlds.push(world);
-  world.add(...(await add(world)));
-  outcomes.set(name, await world.run(SECONDS, { finishWithinMs: FINISH_MS }));
-  await world.close();
+interface Run {
+  readonly name: string;
+  readonly options: WorldOptions;
+  add(world: World): Promise<SessionPlan[]>;
 }
 
 async function slowAnswers(world: World): Promise<SessionPlan[]> {
@@ -92,15 +90,26 @@ async function fastHeartbeat(world: World): Promise<SessionPlan[]> {
   ];
 }
 
+const interval = JSON.stringify({ heartbeat: { intervalMs: 1_000 } });
+const script = 'dist/main.js';
+const RUNS: readonly Run[] = [
+  { name: REFERENCE, options: { script }, add: slowAnswers },
+  { name: REFERENCE_AT_ONE, options: { script, env: { WSM_MANAGERS_PER_USER: '1' } }, add: slowAnswersAtOne },
+  { name: DEFAULTS, options: {}, add: slowReaders },
+  { name: FAST_HEARTBEAT, options: { env: { LINKS_OPTIONS: interval } }, add: fastHeartbeat },
+];
+
 beforeAll(async () => {
-  const script = 'dist/main.js';
-  const interval = JSON.stringify({ heartbeat: { intervalMs: 1_000 } });
-  await Promise.all([
-    play(REFERENCE, { script }, slowAnswers),
-    play(REFERENCE_AT_ONE, { script, env: { WSM_MANAGERS_PER_USER: '1' } }, slowAnswersAtOne),
-    play(DEFAULTS, {}, slowReaders),
-    play(FAST_HEARTBEAT, { env: { LINKS_OPTIONS: interval } }, fastHeartbeat),
-  ]);
+  for (const { options, add } of RUNS) {
+    const world = await World.start(options);
+    worlds.push(world);
+    world.add(...(await add(world)));
+  }
+  await Promise.all(
+    RUNS.map(async ({ name }, i) => {
+      outcomes.set(name, await (worlds[i] as World).run(SECONDS, { finishWithinMs: FINISH_MS }));
+    }),
+  );
 }, HOOK_MS);
 afterAll(() => Promise.all(worlds.map((world) => world.close())));
 
@@ -161,7 +170,7 @@ describe('a client that is sent more than 4 MiB in one turn', () => {
   });
 });
 
-describe.each([REFERENCE, REFERENCE_AT_ONE, DEFAULTS, FAST_HEARTBEAT])('%s', (run) => {
+describe.each(RUNS)('$name', ({ name: run }) => {
   it('counts no zombie and no lockout', () => {
     const outcome = outcomes.get(run) as Outcome;
     expect(outcome.metrics.sum('websocket_manager_zombies_detected_total')).toBe(0);
