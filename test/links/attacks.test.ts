@@ -124,6 +124,18 @@ const DEFAULTS: readonly Attack[] = [
     downloads: 2,
   },
   {
+    name: 'downloads 960 KiB at 16 KiB/s and answers pings after 25 s',
+    use: { role: 'download', bytes: 960 * KIB, answersPingsAfterMs: 25_000 },
+    link: TRICKLE,
+    downloads: 2,
+  },
+  {
+    name: 'downloads 960 KiB at 16 KiB/s through a tunnel of 25 s',
+    use: { role: 'download', bytes: 960 * KIB, everyMs: [0, 50] },
+    link: { ...TRICKLE, stalls: [{ direction: 'both', everyMs: 85_000, forMs: 25_000, offsetMs: 30_000 }] },
+    downloads: 1,
+  },
+  {
     name: 'downloads 200 KiB at 16 KiB/s, asked for just before a tunnel of 25 s',
     use: { role: 'download', bytes: 200 * KIB, everyMs: [0, 50] },
     link: { ...TRICKLE, stalls: [{ direction: 'both', everyMs: 40_000, forMs: 25_000, offsetMs: 1_000 }] },
