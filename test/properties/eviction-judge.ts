@@ -29,6 +29,8 @@ export interface Scene {
 export class EvictionJudge {
   /** A living session went for a newcomer, who has to be in at the same instant. */
   readonly roomMade = new Map<string, number>();
+  /** Users that lost a suspect for an incoming connection, which has to be in at the same instant. */
+  readonly suspectsGone = new Set<string>();
   evictedLiving = 0;
 
   constructor(
@@ -112,6 +114,8 @@ export class EvictionJudge {
     for (const other of others)
       if (model.isSuspect(other) && !model.mayGoBefore(victim, other))
         this.complain(`${name} went before ${nameOf(other)}`);
+    if (this.suspectsGone.has(user)) this.complain(`${name} is the second suspect to go for one newcomer`);
+    this.suspectsGone.add(user);
     if (!model.isLive(victim, now)) return;
     this.scene.noteLiveSuspect();
     if (this.roomMade.has(user)) this.complain(`${name} is the second live one to go for one newcomer`);

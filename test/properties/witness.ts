@@ -22,6 +22,8 @@ export interface Arrival {
   /** How long the event loop had stood still by then. */
   readonly stalledMs: number;
   isGone: boolean;
+  /** A suspect was there when it came, and nobody before it: no new probe is needed. */
+  readonly knowsSuspect: boolean;
   /** What the function of limits said of it; undefined: nothing that can be used. */
   readonly limit: number | undefined;
   /** The most managers that the user has had since. */
@@ -93,6 +95,7 @@ export class Witness {
     for (const [user, at] of this.judge.roomMade)
       this.complain(`${user} lost a living session at ${at - 1_000_000} ms for nobody`);
     this.judge.roomMade.clear();
+    this.judge.suspectsGone.clear();
   }
 
   get hasStalled(): boolean {
@@ -160,6 +163,7 @@ export class Witness {
       switch (event.type) {
         case 'admitted':
           this.judge.roomMade.delete(event.userId);
+          this.judge.suspectsGone.delete(event.userId);
           this.checkAdmission(event);
           break;
         case 'rejected':
@@ -228,6 +232,8 @@ export class Witness {
       return;
     }
     this.checkWait(arrival, outcome);
+    if (arrival.knowsSuspect && durationMs > 0 && arrival.stalledMs === this.stalledMs)
+      this.complain(`${userId} waited ${durationMs} ms although there was a suspect`);
   }
 
   /** Promise 2: in within the probe's deadline. A queue to wait in is an option, and a stall is nobody's wait. */
@@ -337,6 +343,15 @@ export class Witness {
     if (this.model.isResponding(alone, this.now, this.model.patienceMs))
       this.complain(`a connection of ${nameOf(member)} answers, and was taken for dead`);
     this.judge.checkProof(member, socket, evidence.signal);
+    this.checkSilence(member, socket, evidence.silentForMs);
+  }
+
+  /** The evidence tells for how long no byte has come in; one that no event tells of is found by a liveness check. */
+  private checkSilence(member: Member, { record }: HistorySocket, silentForMs: number): void {
+    if (member.sockets.length > 1 || member.manager.lastHeardAt !== undefined || this.hasStalled) return;
+    const silentMs = this.now - record.heardAt;
+    if (Math.abs(silentForMs - silentMs) > this.setting.interval / 4 + 2)
+      this.complain(`${nameOf(member)} has been silent for ${silentMs} ms, and not for ${silentForMs}`);
   }
 
   private socketOf(managerId: string, connectionId: string) {

@@ -266,14 +266,18 @@ export class World {
   arrive(action: Arrive, promise?: Arrival['promise']): void {
     const user = USERS[action.user] as string;
     const key = action.key === undefined ? undefined : `tab-${action.key}`;
+    const limit = this.setting.tiers ? this.limits.of(user) : this.setting.limit;
+    const own = this.model.of(user);
+    const isFirst = !this.witness.waiting.some((one) => one.user === user);
     const arrival: Arrival = {
       user,
       key,
       at: this.clock.now(),
       stalledMs: this.witness.stalledMs,
       isGone: false,
-      limit: this.setting.tiers ? this.limits.of(user) : this.setting.limit,
-      most: this.model.of(user).length,
+      knowsSuspect: isFirst && own.length === limit && own.some((member) => this.model.isSuspect(member)),
+      limit,
+      most: own.length,
       promise,
     };
     const { goneAfter } = action;
