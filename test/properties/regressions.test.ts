@@ -393,7 +393,7 @@ const HISTORIES: Record<string, { setting: Partial<Setting>; actions: Action[]; 
       actions: [
         arrive({ link: link({ downRate: 17, upRate: 17 }) }),
         { do: 'upload', who: 0, bytes: 20 * KIB, whole: false },
-        wait(1_250),
+        wait(1_210),
         { do: 'download', who: 0, bytes: 10 * KIB, times: 45 },
         wait(40_000),
       ],
@@ -443,6 +443,17 @@ const HISTORIES: Record<string, { setting: Partial<Setting>; actions: Action[]; 
         wait(5_000),
         { do: 'download', who: 0, bytes: 5 * KIB * KIB, times: 1 },
         wait(20_000),
+      ],
+    },
+    'a client that vanishes during a download is found a minute later than one without, and no more': {
+      setting: {},
+      actions: [
+        arrive({ link: link({ downRate: 200, sendBuffer: 4_096 * KIB }) }),
+        wait(3_000),
+        { do: 'download', who: 0, bytes: 900 * KIB, times: 4 },
+        { do: 'become', who: 0, peer: 'silent' },
+        wait(75_000),
+        wait(30_500),
       ],
     },
     'fourteen sessions that answer slowly stay at a pressure of 0.7': {
