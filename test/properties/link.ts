@@ -400,10 +400,8 @@ export class Link {
 
   /** In order: what was sent later overtakes nothing. */
   private arriveIn(ms: number, arrival: Arrival): void {
-    const now = this.clock.now();
-    const at = Math.max(this.line.at(-1)?.at ?? 0, now + ms);
-    this.line.push({ at, arrival });
-    this.clock.io(() => this.arrive(), at - now);
+    this.line.push({ at: this.clock.now() + ms, arrival });
+    this.clock.io(() => this.arrive(), ms);
   }
 
   private arrive(): void {

@@ -343,10 +343,13 @@ export class Witness {
     if (this.model.isResponding(alone, this.now, this.model.patienceMs))
       this.complain(`a connection of ${nameOf(member)} answers, and was taken for dead`);
     this.judge.checkProof(member, socket, evidence.signal);
-    this.checkSilence(member, socket, evidence.silentForMs);
+    if (socket.state === 'open') this.checkSilence(member, socket, evidence.silentForMs);
   }
 
-  /** The evidence tells for how long no byte has come in; one that no event tells of is found by a liveness check. */
+  /**
+   * The evidence tells for how long no byte has come in; one that no event tells of is found by a liveness check, which
+   * does not look for bytes of a closed socket.
+   */
   private checkSilence(member: Member, { record }: HistorySocket, silentForMs: number): void {
     if (member.sockets.length > 1 || member.manager.lastHeardAt !== undefined || this.hasStalled) return;
     const silentMs = this.now - record.heardAt;
