@@ -105,7 +105,8 @@ export class EvictionJudge {
     if (!model.isSuspect(victim)) this.complain(`${name} was no suspect`);
     if (model.isResponding(victim, now, model.probePatienceMs)) this.complain(`${name} answers probes`);
     const others = model.of(user);
-    if (!this.scene.waiting.some((one) => one.user === user)) this.complain(`${name} went for nobody`);
+    if (!this.scene.waiting.some((one) => one.user === user))
+      this.complain(`${name} was evicted for no incoming connection`);
     for (const other of others) {
       const status = model.status(other, now);
       if (status === 'zombie' || status === 'inactive')
@@ -114,11 +115,13 @@ export class EvictionJudge {
     for (const other of others)
       if (model.isSuspect(other) && !model.mayGoBefore(victim, other))
         this.complain(`${name} went before ${nameOf(other)}`);
-    if (this.suspectsGone.has(user)) this.complain(`${name} is the second suspect to go for one newcomer`);
+    if (this.suspectsGone.has(user))
+      this.complain(`${name} is the second suspect that is evicted for one incoming connection`);
     this.suspectsGone.add(user);
     if (!model.isLive(victim, now)) return;
     this.scene.noteLiveSuspect();
-    if (this.roomMade.has(user)) this.complain(`${name} is the second live one to go for one newcomer`);
+    if (this.roomMade.has(user))
+      this.complain(`${name} is the second live session that is evicted for one incoming connection`);
     this.roomMade.set(user, now);
   }
 

@@ -22,7 +22,7 @@ export interface Arrival {
   /** How long the event loop had stood still by then. */
   readonly stalledMs: number;
   isGone: boolean;
-  /** A suspect was there when it came, and nobody before it: no new probe is needed. */
+  /** A suspect was known when it came, and no other one waited: no new probe is needed. */
   readonly knowsSuspect: boolean;
   /** What the function of limits said of it; undefined: nothing that can be used. */
   readonly limit: number | undefined;
@@ -318,7 +318,7 @@ export class Witness {
     return undefined;
   }
 
-  /** A suspect has let a whole probe pass; and with few slots nobody asks but for an incoming connection. */
+  /** A suspect has missed a whole probe; with few slots only an incoming connection or an operator causes one. */
   private checkSuspicion({ userId, managerId, connectionId }: SuspectedEvent): void {
     const found = this.socketOf(managerId, connectionId);
     if (!found) return;
