@@ -147,9 +147,10 @@ export class WebSocketManagerFactory {
   private async serve(admission: PendingAdmission): Promise<Admitted | Refused> {
     const { user, limit } = admission;
     let wake: Wake | undefined;
-    admission.probe = this.probeWhileWaiting(user, limit);
     try {
       for (;;) {
+        // A connection that was woken for a free slot needs no probe.
+        admission.probe = wake === 'freed' ? undefined : this.probeWhileWaiting(user, limit);
         const turn = await this.turns.take(user, () => this.takeTurn(admission, wake));
         if (!('waiting' in turn)) {
           const isSlotUsed = turn.admitted && turn.outcome !== 'joined';
@@ -207,7 +208,7 @@ export class WebSocketManagerFactory {
         await this.ledger.whenReleased(user.userId, budget);
         continue;
       }
-      if (admission.hasEvicted || attempt >= MOST_ATTEMPTS || wake === 'expired') break;
+      if (admission.hasEvicted || attempt >= MOST_ATTEMPTS) break;
 
       outcome = 'admitted_after_cleanup';
       const { size } = user.managers;

@@ -13,7 +13,8 @@ export type WorkPriority = 'admission' | 'background';
 export abstract class Clock {
   /** When the work of this turn of the event loop began; undefined: none was done in it. */
   private turnBeganAt: number | undefined;
-  private turnNumber = 0;
+  private isPieceRunning = false;
+  private hasRunBackground = false;
   private readonly admissionQueue = new Fifo<() => void>();
   private readonly backgroundQueue = new Fifo<() => void>();
 
@@ -36,52 +37,55 @@ export abstract class Clock {
    * work, each FIFO. Background work gets one piece a turn at least, so that admissions cannot starve it.
    */
   yieldIfOverBudget(priority: WorkPriority = 'background'): Promise<void> | undefined {
-    const now = this.now();
-    if (this.turnBeganAt === undefined) {
-      this.beginTurn(now);
-      return undefined;
-    }
-    const isBehind =
-      this.admissionQueue.size > 0 || (priority === 'background' && this.backgroundQueue.size > 0);
-    if (!isBehind && now - this.turnBeganAt < TURN_MS) return undefined;
-    return new Promise((resolve) =>
-      this[priority === 'admission' ? 'admissionQueue' : 'backgroundQueue'].push(resolve),
-    );
+    if (this.turnBeganAt === undefined) this.beginTurn();
+    const isAdmission = priority === 'admission';
+    const isBehind = this.admissionQueue.size > 0 || (!isAdmission && this.backgroundQueue.size > 0);
+    if (isBehind || this.isPieceRunning || this.isBudgetSpent)
+      return new Promise((resolve) =>
+        (isAdmission ? this.admissionQueue : this.backgroundQueue).push(resolve),
+      );
+    this.pieceBegins(isAdmission);
+    return undefined;
   }
 
-  /** Calls back when the promises that have just been resolved, and what follows from them, have settled. */
+  /** Calls back when the promises that have just been resolved, and what follows from them at once, have settled. */
   protected afterMicrotasks(callback: () => void): void {
-    this.afterReads(callback);
+    queueMicrotask(callback);
   }
 
-  private beginTurn(now: number): void {
-    this.turnBeganAt = now;
-    this.turnNumber++;
+  private get isBudgetSpent(): boolean {
+    return this.turnBeganAt === undefined || this.now() - this.turnBeganAt >= TURN_MS;
+  }
+
+  private beginTurn(): void {
+    this.turnBeganAt = this.now();
+    this.hasRunBackground = false;
     this.afterReads(() => {
       this.turnBeganAt = undefined;
       if (this.admissionQueue.size + this.backgroundQueue.size === 0) return;
-      this.beginTurn(this.now());
-      this.runNext(this.turnNumber, false);
+      this.beginTurn();
+      this.runNext();
     });
   }
 
-  private runNext(turn: number, hasRunBackground: boolean): void {
-    const admission = this.admissionQueue.shift();
-    const piece = admission ?? this.backgroundQueue.shift();
-    if (piece) this.runPiece(piece, turn, hasRunBackground || !admission);
-  }
-
-  private runPiece(piece: () => void, turn: number, hasRunBackground: boolean): void {
-    piece();
+  /** A piece is done when all that follows from it without a pause is: only then is it known what it took. */
+  private pieceBegins(isAdmission: boolean): void {
+    this.isPieceRunning = true;
+    if (!isAdmission) this.hasRunBackground = true;
     this.afterMicrotasks(() => {
-      // A clock that has no microtasks of its own is in the next turn by now, which runs its own pieces.
-      if (turn !== this.turnNumber || this.turnBeganAt === undefined) return;
-      if (this.now() - this.turnBeganAt < TURN_MS) this.runNext(turn, hasRunBackground);
-      else if (!hasRunBackground) {
-        const last = this.backgroundQueue.shift();
-        if (last) this.runPiece(last, turn, true);
-      }
+      this.isPieceRunning = false;
+      this.runNext();
     });
+  }
+
+  private runNext(): void {
+    if (this.isPieceRunning || this.turnBeganAt === undefined) return;
+    const isSpent = this.isBudgetSpent;
+    const admission = isSpent ? undefined : this.admissionQueue.shift();
+    const piece = admission ?? (isSpent && this.hasRunBackground ? undefined : this.backgroundQueue.shift());
+    if (!piece) return;
+    piece();
+    this.pieceBegins(admission !== undefined);
   }
 }
 

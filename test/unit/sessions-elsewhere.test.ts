@@ -141,6 +141,48 @@ describe('at the limit, with all sessions on other nodes', () => {
   });
 });
 
+describe('once a drain has begun', () => {
+  it('no session of another node is taken over', async () => {
+    const { core, store } = await withHolders([holder('a')]);
+    core.place({ userId: 'alice', connection: 'silent', openedAgoMs: 0 });
+    const admission = core.admit('alice');
+    await core.clock.advance(100);
+    core.drain.begin();
+    await core.clock.advance(2_000);
+    expect((await admission).result).toMatchObject({ admitted: false, reason: 'draining' });
+    expect(store.taken).toEqual([]);
+  });
+
+  it('a slot that was asked for before is given back', async () => {
+    const { core, store } = await withHolders([holder('a')]);
+    const released: string[] = [];
+    store.release = ((_: string, managerId: string) => released.push(managerId)) as never;
+    const reserve = store.reserve.bind(store);
+    const asked: string[] = [];
+    store.reserve = ((request: SlotRequest) => {
+      if (request.insteadOf === undefined) return reserve(request);
+      asked.push(request.managerId);
+      return new Promise((resolve) => core.clock.setTimeout(() => resolve(reserve(request)), 50));
+    }) as never;
+    const admission = core.admit('alice');
+    await core.clock.advance(20);
+    core.drain.begin();
+    await core.clock.advance(100);
+    expect((await admission).result).toMatchObject({ admitted: false, reason: 'draining' });
+    expect(asked).toHaveLength(1);
+    expect(released).toEqual(asked);
+  });
+});
+
+it('a session that was evicted here is the only one, when another node takes the slot', async () => {
+  const { core, store } = await withHolders([holder('a'), holder('b')]);
+  const { manager } = core.place({ userId: 'alice', openedAgoMs: 60_000 });
+  const { result } = await core.admitWithin(1_100, 'alice');
+  expect(result).toMatchObject({ admitted: false, reason: 'over_limit' });
+  expect(manager.isOpen).toBe(false);
+  expect([core.reportedOf('evicted').length, store.taken]).toEqual([1, []]);
+});
+
 describe('the pressure of a user', () => {
   it('counts sessions on other nodes', async () => {
     const { core, store } = await withHolders([], { limits: { managersPerUser: 10 } });

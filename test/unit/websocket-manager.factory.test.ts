@@ -482,6 +482,60 @@ describe('queueTimeoutMs', () => {
     expect(tookMs).toBeLessThanOrEqual(2_000 + SOON_MS);
   });
 
+  it('wakes one connection for each slot that becomes free', async () => {
+    const { core, placed } = await exhausted(QUEUED);
+    const reserve = core.ledger.reserve.bind(core.ledger);
+    let asked = 0;
+    core.ledger.reserve = (...args) => {
+      asked++;
+      return reserve(...args);
+    };
+    const waiting = Array.from({ length: 50 }, () => core.admit('alice'));
+    await core.clock.advance(1_500);
+    asked = 0;
+    for (const { socket } of placed.filter(({ manager }) => manager.isOpen).slice(0, 3)) socket?.leave();
+    await core.clock.settle();
+    expect(asked).toBe(3);
+    await core.clock.advance(5_000);
+    const results = (await Promise.all(waiting)).map(({ result }) => result.admitted);
+    expect(results.filter(Boolean)).toHaveLength(3);
+    expect(results.slice(0, 3)).toEqual([true, true, true]);
+    expect(core.clock.timerCount).toBeLessThan(30);
+  });
+
+  it('passes a slot on from a connection that has gone, and from one that joins a session', async () => {
+    const { core, placed } = await exhausted(QUEUED);
+    let isGone = false;
+    const gone = core.admit('alice', {}, { isGone: () => isGone });
+    const joining = core.admit('alice', { sessionKey: 'tab' });
+    const third = core.admit('alice', { sessionKey: 'tab' });
+    const last = core.admit('alice');
+    await core.clock.advance(1_500);
+    isGone = true;
+    const open = placed.filter(({ manager }) => manager.isOpen);
+    open[0]?.socket?.leave();
+    await core.clock.advance(SOON_MS);
+    expect((await gone).result.admitted).toBe(false);
+    expect((await joining).result.admitted).toBe(true);
+    open[1]?.socket?.leave();
+    await core.clock.advance(SOON_MS);
+    expect((await third).result).toMatchObject({ outcome: 'joined' });
+    expect((await last).result.admitted).toBe(true);
+  });
+
+  it('forgets connections whose time is over', async () => {
+    const { core } = await exhausted(QUEUED);
+    for (let i = 0; i < 40; i++) {
+      void core.admit('alice');
+      await core.clock.advance(200);
+    }
+    const queues = (core.factory as unknown as { slotQueues: Map<unknown, { entries: { size: number } }> })
+      .slotQueues;
+    expect([...queues.values()][0]?.entries.size).toBeLessThanOrEqual(16);
+    await core.clock.advance(4_000);
+    expect(queues.size).toBe(0);
+  });
+
   it('serves in order', async () => {
     const { core, placed } = await exhausted(QUEUED);
     const order: number[] = [];
@@ -532,28 +586,31 @@ describe('a full node', () => {
 });
 
 describe('draining', () => {
-  it('gives back the place that a store, asked before, grants after the refusal', async () => {
-    class BusyClock extends FakeClock {
-      pause: Promise<void> | undefined;
-      override yieldIfOverBudget(): Promise<void> | undefined {
-        return this.pause;
-      }
-    }
-    const clock = new BusyClock();
+  it('gives back a slot that is granted after the drain began', async () => {
+    const clock = new FakeClock();
     const store = new ScriptedStore(clock);
     const core = await Core.start({ store }, clock);
-    let goOn = () => {};
-    clock.pause = new Promise((resolve) => {
-      goOn = resolve;
-    });
     const admission = core.admit('alice');
-    core.drain.begin();
-    goOn();
     await clock.advance(1);
-    expect(refusal(await admission).reason).toBe('draining');
+    core.drain.begin();
     await clock.advance(100);
+    expect(refusal(await admission).reason).toBe('draining');
     expect(store.calls.filter((call) => call === 'reserve')).toHaveLength(1);
     expect(store.heldBy('alice')).toEqual(new Set());
+  });
+
+  it('evicts no session for an incoming connection that it refuses', async () => {
+    const clock = new FakeClock();
+    const store = new ScriptedStore(clock);
+    const core = await Core.start({ store, limits: { managersPerUser: 2 } }, clock);
+    const placed = core.placeMany(2, LIVE);
+    store.heldBy('alice').add('placed-1').add('placed-2');
+    const admission = core.admit('alice');
+    await clock.advance(1);
+    core.drain.begin();
+    await clock.advance(2_000);
+    expect(refusal(await admission).reason).toBe('draining');
+    expect(placed.every(({ manager }) => manager.isOpen)).toBe(true);
   });
 
   it('refuses, with a time to come back that is drawn', async () => {
@@ -637,13 +694,99 @@ describe('a store', () => {
     expect(core.ledger.isDegraded).toBe(false);
   });
 
-  it('is left alone for a while after it failed', async () => {
-    const { core, clock, store } = await withStore({ delayMs: 60_000 });
+  it('that failed for one user is asked for the others, and a crowd of that user does not wait in turn', async () => {
+    const { core, clock, store } = await withStore();
+    const reserve = store.reserve.bind(store);
+    store.reserve = (request) => (request.userId === 'alice' ? new Promise(() => {}) : reserve(request));
+    const startedAt = clock.now();
+    const crowd = [1, 2, 3].map(() => core.admit('alice').then(() => clock.now() - startedAt));
+    await clock.advance(50);
+    expect((await core.admitWithin(50, 'bob')).result.admitted).toBe(true);
+    expect(store.heldBy('bob').size).toBe(1);
     await clock.advance(300);
-    await core.admitWithin(110, 'alice');
-    const calls = store.calls.length;
-    for (let i = 0; i < 5; i++) expect((await core.admitWithin(0, `user-${i}`)).tookMs).toBe(0);
-    expect(store.calls.length).toBe(calls);
+    expect(Math.max(...(await Promise.all(crowd)))).toBeLessThanOrEqual(100);
+  });
+
+  it('has one time budget for all calls of an admission', async () => {
+    const { core, clock, store } = await withStore({ delayMs: 70 });
+    core.placeMany(3, { ...LIVE, connection: 'closed' });
+    for (let i = 1; i <= 3; i++) store.heldBy('alice').add(`placed-${i}`);
+    const startedAt = clock.now();
+    const admission = core.admit('alice');
+    await clock.advance(1_000);
+    const { result, tookMs } = await admission;
+    expect(result.admitted).toBe(true);
+    expect(clock.now() - startedAt).toBe(1_000);
+    expect(tookMs).toBeLessThanOrEqual(100);
+  });
+
+  it('that answers during an event-loop stall is not called away', async () => {
+    const { core, clock, store } = await withStore({ delayMs: 1 });
+    for (let i = 0; i < 3; i++) store.heldBy('alice').add(`elsewhere-${i}`);
+    const admission = core.admit('alice');
+    await clock.stall(150);
+    await clock.advance(50);
+    expect(refusal(await admission).reason).toBe('over_limit');
+    expect(core.ledger.isDegraded).toBe(false);
+    expect(core.reportedOf('store_failed')).toEqual([]);
+  });
+
+  it('that has not heard of a release yet costs no second session', async () => {
+    const { core, clock, store } = await withStore();
+    const placed = core.placeMany(3, LIVE);
+    for (let i = 1; i <= 3; i++) store.heldBy('alice').add(`placed-${i}`);
+    const release = store.release.bind(store);
+    store.release = (user, id) => {
+      store.delayMs = 60;
+      const answer = release(user, id);
+      store.delayMs = 5;
+      return answer;
+    };
+    const { result } = await core.admitWithin(1_000, 'alice');
+    expect(result.admitted).toBe(true);
+    expect(placed.filter(({ manager }) => manager.isOpen)).toHaveLength(2);
+    await clock.advance(1_000);
+    expect(store.heldBy('alice').size).toBe(3);
+  });
+
+  it('that has not heard of a close costs no session at all', async () => {
+    const { core, clock, store } = await withStore();
+    const placed = core.placeMany(3, LIVE);
+    for (let i = 1; i <= 3; i++) store.heldBy('alice').add(`placed-${i}`);
+    const release = store.release.bind(store);
+    store.release = async (user, id) => {
+      await new Promise<void>((resolve) => void clock.setTimeout(resolve, 60));
+      return release(user, id);
+    };
+    placed[0]?.socket?.leave();
+    const { result, tookMs } = await core.admitWithin(1_000, 'alice');
+    expect(result.admitted).toBe(true);
+    expect(tookMs).toBeLessThanOrEqual(100);
+    expect(placed.filter(({ manager }) => manager.isOpen)).toHaveLength(2);
+  });
+
+  it.each([0, 4])(
+    'that counts above the limit costs one session for each connection (delay: %s)',
+    async (delayMs) => {
+      const { core, store } = await withStore({ delayMs: delayMs || undefined });
+      core.placeMany(3, LIVE);
+      for (let i = 1; i <= 3; i++) store.heldBy('alice').add(`placed-${i}`);
+      for (let i = 0; i < 10; i++) store.heldBy('alice').add(`elsewhere-${i}`);
+      for (let arrivals = 1; arrivals <= 3; arrivals++) {
+        const { result } = await core.admitWithin(1_100, 'alice');
+        expect(result.admitted).toBe(true);
+        expect(core.reportedOf('evicted')).toHaveLength(arrivals);
+        expect([core.count('alice'), store.heldBy('alice').size]).toEqual([3, 13]);
+      }
+    },
+  );
+
+  it('that counts above the limit, with no session here or named elsewhere, refuses with a time to return', async () => {
+    const { core, store } = await withStore();
+    for (let i = 0; i < 30; i++) store.heldBy('alice').add(`elsewhere-${i}`);
+    const { retryAfterMs } = refusal(await core.admitWithin(1_100, 'alice'));
+    expect(retryAfterMs).toBeGreaterThan(0);
+    expect(retryAfterMs).toBeLessThanOrEqual(10_000);
   });
 
   it('that grants too late gets back what nobody holds, and keeps what somebody does', async () => {
@@ -674,7 +817,7 @@ describe('a store', () => {
     await clock.advance(3_000);
     expect(store.heldBy('alice').size).toBe(1);
     store.failsWith = undefined;
-    await clock.advance(1_000);
+    await clock.advance(2_000);
     expect(store.heldBy('alice').size).toBe(0);
   });
 
