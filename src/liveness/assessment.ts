@@ -13,6 +13,8 @@ export const PING_LOOK = LOOKS_PER_INTERVAL - 1;
 
 /** Timers know whole milliseconds only. */
 const ROUNDING_MS = 2;
+/** A client that reads 16 KiB a second reads less than this in the time that timers are rounded to. */
+const LEAST_OUTPUT_BYTES = 32;
 
 /** What is known of a connection, as it is at this moment. Times are monotonic milliseconds. */
 export interface ConnectionFacts {
@@ -115,7 +117,9 @@ export function proofOf(connection: ConnectionFacts, rules: AssessmentRules): Zo
  * before the ping, also behind data in kernel buffers, which cannot be observed.
  */
 function extensionLooks({ unreadBytes }: ConnectionFacts, { lookMs }: AssessmentRules): number {
-  return Math.ceil((Math.floor(unreadBytes / SLOWEST_BYTES_PER_SECOND) * 1_000) / lookMs);
+  // What a client reads within the rounding of timers does not cost a whole check.
+  if (unreadBytes < LEAST_OUTPUT_BYTES) return 0;
+  return Math.ceil((unreadBytes / SLOWEST_BYTES_PER_SECOND) * (1_000 / lookMs));
 }
 
 function hasOutput({ hasUnacknowledgedOutput, unreadBytes }: ConnectionFacts): boolean {

@@ -239,11 +239,14 @@ export class Connection implements Due {
     this.askedAt ??= this.pingedAt;
     this.pingsOut++;
     this.unreadSincePing = 0;
+    const { bytesWritten } = transport;
     try {
       transport.ping();
     } catch (error) {
       this.noteThrown(error);
     }
+    // A ping is no output: it must not extend the time for its own answer.
+    this.writtenSeen += transport.bytesWritten - bytesWritten;
     // As a rule the kernel has it already.
     this.pingMark = transport.bytesQueued === 0 ? 0 : transport.bytesWritten;
   }

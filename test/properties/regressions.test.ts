@@ -445,6 +445,16 @@ const HISTORIES: Record<string, { setting: Partial<Setting>; actions: Action[]; 
         wait(20_000),
       ],
     },
+    'less than 16 KiB in front of a ping extend the time for its answer': {
+      setting: { limit: 1, interval: 1_000, missed: 1 },
+      actions: [
+        // The first ping is sent after 750 ms; its answer takes 640 ms, and what is before it 625 ms.
+        arrive({ link: link({ downRate: 16, delay: ms(320) }) }),
+        wait(740),
+        { do: 'download', who: 0, bytes: 10 * KIB, times: 1 },
+        wait(20_000),
+      ],
+    },
     'a client that vanishes during a download is found a minute later than one without, and no more': {
       setting: {},
       actions: [
@@ -480,6 +490,7 @@ const HISTORIES: Record<string, { setting: Partial<Setting>; actions: Action[]; 
 const LOSSLESS = [
   'a pong of a ping from before a download does not end the time for the answers that wait behind it',
   'half a frame from before a download does not end the time for the answers that wait behind it',
+  'less than 16 KiB in front of a ping extend the time for its answer',
   'a burst to a client that reads is delivered',
   'fourteen sessions that answer slowly stay at a pressure of 0.7',
   'a tunnel of 25 seconds ends no session',

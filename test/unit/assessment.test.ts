@@ -45,9 +45,11 @@ describe('output under way', () => {
 
   it.each([
     [0, 0],
-    [16 * 1024 - 1, 0],
+    [31, 0],
+    [32, 1],
     [16 * 1024, 1],
-    [48 * 1024, 1],
+    [60 * 1024, 1],
+    [60 * 1024 + 1, 2],
     [64 * 1024, 2],
     [960 * 1024, 16],
   ])('of %i bytes extends the time for an answer by %i liveness checks', (bytes, looks) => {
