@@ -1293,9 +1293,9 @@ describe('the transport', () => {
         throw new Error('broken');
       }
     }
-    const { transport, closed, connection } = await connect({ base: Broken });
+    const { transport, stream, connection } = await connect({ base: Broken });
     transport.terminate();
-    expect((await closed)[0]).toBe(1011);
+    expect(stream.destroyed).toBe(true);
     expect(listenerFailures).toEqual([['terminate', new Error('broken')]]);
     await expect.poll(() => connection.closed).toBeDefined();
     // Which would throw as well.
