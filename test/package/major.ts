@@ -103,7 +103,7 @@ export function tryMajor(major: Major): void {
         } finally {
           await running.stopAll();
         }
-      }, 180_000);
+      }, 300_000);
     });
 
     it('`npm install` brings nothing that was not asked for', async () => {
