@@ -20,7 +20,7 @@ export const DIFFERENCES = {
   'an answer overtakes a rejection':
     'Of two messages in one read, the answer to the second may come before the exception that the rejected promise of the first becomes: the module takes fewer microtasks from a handler to its answer.',
   'methods of a subclass':
-    'The methods that the module overrides are not enumerable, as those of every class, and may name fewer parameters.',
+    'The methods that the module overrides may name fewer parameters: ping.length is 0.',
   'a close that the application emits':
     "On the platform the handlers of a client stop at any 'close' event, in the module with the connection.",
   'the size of a message': 'limits.maxPayloadBytes is 1 MiB; the platform accepts 100 MiB.',

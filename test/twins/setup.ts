@@ -17,10 +17,11 @@ const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 
 /**
  * Compiles the hosts, once for all of the tests: they are processes of plain Node. They load the package from `dist/`,
- * and Nest from the folder that TWINS_WORKSPACE names, which is where another version of it may be installed.
+ * or from the folder that TWINS_PACKAGE
+ * names, and Nest from the one that TWINS_WORKSPACE names, where another version of it and the package are installed.
  */
 export default function setup(project: TestProject): () => void {
-  const { TWINS_WORKSPACE: workspace } = process.env;
+  const { TWINS_WORKSPACE: workspace, TWINS_PACKAGE: folder = ROOT } = process.env;
   const directory = mkdtempSync(join(tmpdir(), 'twins-'));
   const tsc = join(createRequire(import.meta.url).resolve('typescript/package.json'), '../bin/tsc');
   const flags = ['--outDir', directory, '--rootDir', 'test', '--noCheck', '--noResolve', '--ignoreConfig'];
@@ -38,7 +39,7 @@ export default function setup(project: TestProject): () => void {
   symlinkSync(join(workspace ?? ROOT, 'node_modules'), join(directory, 'node_modules'));
   project.provide('twins', {
     host: join(directory, 'twins/host.js'),
-    entry: workspace ? 'nestjs-websocket-manager' : pathToFileURL(join(ROOT, 'dist/index.js')).href,
+    entry: workspace ? 'nestjs-websocket-manager' : pathToFileURL(join(folder, 'dist/index.js')).href,
   });
   return () => rmSync(directory, { recursive: true, force: true });
 }

@@ -385,7 +385,7 @@ export const messages: readonly Program[] = [
           client: [
             'HTTP/1.1 101 Switching Protocols',
             'frame 1 {"event":"value","data":2}',
-            'frame 1 {"event":"exception"... of 118',
+            'frame 1 {"event":"exception"... of 119',
           ],
         },
       },

@@ -266,7 +266,7 @@ export const properties: readonly Program[] = [
     {
       differs: {
         because: 'methods of a subclass',
-        module: { server: ['handleConnection', 'inherited 31 false', 'arity 3 2 0 0'] },
+        module: { server: ['handleConnection', 'inherited 32 true', 'arity 3 2 0 0'] },
       },
     },
   ),
