@@ -16,9 +16,9 @@ declare module 'vitest' {
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 
 /**
- * Compiles the hosts, once for all of the tests: they are processes of plain Node. They load the package from `dist/`,
- * or from the folder that TWINS_PACKAGE
- * names, and Nest from the one that TWINS_WORKSPACE names, where another version of it and the package are installed.
+ * Compiles the hosts, once for all of the tests: they are processes of plain Node. They load the package from `dist/`
+ * of this folder, or of the one that TWINS_PACKAGE names: another build to compare with. With TWINS_WORKSPACE they
+ * load Nest and the package from a folder where other versions of them are installed.
  */
 export default function setup(project: TestProject): () => void {
   const { TWINS_WORKSPACE: workspace, TWINS_PACKAGE: folder = ROOT } = process.env;
