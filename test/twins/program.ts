@@ -147,7 +147,10 @@ export function programOf(
   return { name, server, client, ...(alone && { isAlone: alone }), ...(differs && { differs }) };
 }
 
+/** Which of the runs of a process it was. */
 const RUN = / of run \d+/;
+/** At a drain it is drawn at random. */
+const DRAWN = /("retryAfterMs":)\d+/;
 
 /** Whether a program has a process of its own. */
 export function isAlone(program: Pick<Program, 'isAlone'>, way: 'platform' | 'module'): boolean {
@@ -157,9 +160,8 @@ export function isAlone(program: Pick<Program, 'isAlone'>, way: 'platform' | 'mo
 /** As it stands in a trace: short, and the same in every run. */
 export function shown(value: unknown): string {
   if (typeof value === 'string') {
-    // Which of the runs of a process it was.
-    if (RUN.test(value)) return shown(value.replace(RUN, ''));
-    return value.length > 80 ? `${value.slice(0, 20)}... of ${value.length}` : value;
+    const text = value.replace(RUN, '').replace(DRAWN, '$10');
+    return text.length > 80 ? `${text.slice(0, 20)}... of ${text.length}` : text;
   }
   if (Buffer.isBuffer(value)) {
     return value.length > 40 ? `bytes of ${value.length}` : `bytes ${value.toString('hex')}`;

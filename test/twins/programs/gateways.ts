@@ -92,7 +92,7 @@ function shuttingDown(): Program {
           'event close 1012 bytes 647261696e696e67',
           'closed',
         ],
-        client: ['open', 'text {"event":"ws:closing... of 99', 'close 1012 draining'],
+        client: ['open', 'text {"event":"ws:closing... of 97', 'close 1012 draining'],
       },
     },
   };

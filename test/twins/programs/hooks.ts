@@ -227,9 +227,9 @@ export const hooks: readonly Program[] = [
         module: {
           server: [
             'handleConnection',
-            'connected 2',
-            'on go 1',
             'event close 4000 bytes ',
+            'connected 3',
+            'on go 1',
             'handleDisconnect 4000',
           ],
         },
