@@ -34,6 +34,14 @@ export interface KernelShape {
   readonly delayMs: number;
 }
 
+/** Removes the namespaces of runs that were killed: their addresses are used again. */
+function removeLeftovers(): void {
+  const listed = execFileSync(IP, ['netns', 'list'], { encoding: 'utf8' });
+  for (const [name, pid] of listed.matchAll(/^wsl-(\d+)-\w+/gm)) {
+    if (!existsSync(`/proc/${pid}`)) run(IP, 'netns', 'del', name);
+  }
+}
+
 let made = 0;
 
 /**
@@ -58,6 +66,7 @@ export class KernelLink {
   }
 
   static make({ kibPerSecond, delayMs }: KernelShape): KernelLink {
+    if (made === 0) removeLeftovers();
     const index = ++made;
     const namespace = `wsl-${process.pid}-${index}`;
     const [near, far] = [`wl${process.pid}${index}a`, `wl${process.pid}${index}b`];
