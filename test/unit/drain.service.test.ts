@@ -118,6 +118,33 @@ describe('a drain', () => {
     });
   });
 
+  it('tells the store again until it succeeds, within its time', async () => {
+    const { core, clock, store, start, drainedAt } = await setup();
+    const sockets = placeMany(core, 2);
+    for (const socket of sockets) socket.become('answers');
+    store.failsWith = new Error('away');
+    await start();
+    await clock.advance(3_000);
+    expect(store.calls.filter((call) => call === 'leave').length).toBeGreaterThan(1);
+    expect(drainedAt()).toBeUndefined();
+    store.failsWith = undefined;
+    await clock.advance(2_000);
+    expect(drainedAt()).toBeLessThan(5_000);
+  });
+
+  it('has time for a second attempt where the closes have taken all of it', async () => {
+    const { core, clock, store, start, drainedAt } = await setup({ hooksDone: new Promise(() => {}) });
+    placeMany(core, 2);
+    let attempts = 0;
+    store.leave = async () => {
+      if (++attempts === 1) throw new Error('away');
+    };
+    await start();
+    await clock.advance(6_001);
+    expect([attempts, core.reportedOf('store_failed').length]).toEqual([2, 1]);
+    expect(drainedAt()).toBeLessThanOrEqual(6_000);
+  });
+
   it('counts who was cut off before its end for want of an answer', async () => {
     const { core, clock, start, drainedAt } = await setup({ spreadMs: 100, timeoutMs: 2_000 });
     const sockets = placeMany(core, 3);
