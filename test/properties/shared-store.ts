@@ -17,7 +17,7 @@ export type Mood =
   | 'lost on the way back'
   /** Not executed. */
   | 'lost on the way there'
-  /** Executed, and executed again a moment later; the first answer counts. */
+  /** Executed, and executed again before the answer, as by a client that repeats after a lost connection. */
   | 'twice'
   /** Executed, and answered with something that is no answer. */
   | { readonly invalid: number }
@@ -61,7 +61,7 @@ interface TakenOver {
 /** Where the slots of several nodes are counted, by hand: one list of who holds what. */
 export class SharedStore {
   readonly held = new Map<string, Held>();
-  /** Managers that have given their slot back: what arrives later for them is ignored. */
+  /** Managers that have given their slot back: none of them is reserved again. */
   readonly released = new Set<string>();
   /** Slots that were given to one in the place of another. */
   readonly takenOver: TakenOver[] = [];
@@ -91,7 +91,7 @@ export class SharedStore {
   }
 
   reserve(node: number, { userId: user, managerId, limit, insteadOf }: SlotRequest): SlotReply {
-    if (this.released.has(managerId)) return { granted: false, count: limit, elsewhere: [] };
+    if (this.released.has(managerId)) this.broken.push(`${managerId} was reserved after its release`);
     const others = this.of(user).filter((id) => id !== managerId && id !== insteadOf);
     if (others.length >= limit) {
       this.fullAt.set(user, this.clock.now());
@@ -221,9 +221,8 @@ export class NodeStore implements SlotStore {
       return new Promise<never>(() => {});
     }
     if (mood === 'twice') {
-      const reply = decide();
-      this.clock.io(() => void decide(), 70);
-      return new Promise((resolve) => this.clock.io(() => resolve(reply), 1));
+      decide();
+      return new Promise((resolve) => this.clock.io(() => resolve(decide()), 4));
     }
     if ('invalid' in mood) {
       decide();
