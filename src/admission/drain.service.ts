@@ -1,6 +1,6 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { Clock } from '../clock/clock.js';
-import { settleWithin } from '../clock/deadline.js';
+import { STALLS_COUNT, settleWithin } from '../clock/deadline.js';
 import { EventStream } from '../events/event-stream.js';
 import type { Connection } from '../manager/connection.js';
 import type { Manager } from '../manager/manager.js';
@@ -62,14 +62,16 @@ export class DrainService {
     const endsAt = this.clock.now() + timeoutMs;
     for (const manager of this.registry.allManagers) this.note(manager);
     const closing = this.closeAll();
-    await settleWithin(this.clock, timeoutMs, async () => {
+    const whenGone = async () => {
       await closing;
       await Promise.all([...connections].map((connection) => connection.whenGone()));
       // A request-scoped gateway is made before its hook is called.
       await new Promise<void>((resolve) => this.clock.afterReads(resolve));
       await this.hooks.whenDisconnected();
       await this.refusals.whenHeldAreGone();
-    });
+    };
+    // A supervisor kills the process after its own time, whatever the event loop has done meanwhile.
+    await settleWithin(this.clock, timeoutMs, whenGone, STALLS_COUNT);
     // After a stall of ours there may be some whose turn has not come; nobody may come to them any more.
     for (const manager of this.registry.allManagers) void this.close(manager);
     const left = [...connections].filter((connection) => !connection.closed);

@@ -14,6 +14,8 @@ export interface TimeBudget {
 
 /** A deadline is counted in so many parts, each by a timer of its own. */
 const PARTS = 4;
+/** As {@link settleWithin}'s `parts`: the deadline is a time on the clock, and an event-loop stall is part of it. */
+export const STALLS_COUNT = 1;
 /** A part whose timer fires later than this had an event-loop stall in it. */
 const STALL_MS = 20;
 /** Turns of the event loop that read what has arrived before the verdict: clients answer after a turn of their own. */
@@ -28,11 +30,13 @@ const READS_BEFORE_VERDICT = 2;
  * length at most, so a stall takes at most a quarter of the time. With a stall in every quarter the wait is still finite.
  *
  * @param limit milliseconds, or a budget that is shared with other calls.
+ * @param parts {@link STALLS_COUNT} for a deadline that must hold whatever the event loop does.
  */
 export function settleWithin<T>(
   clock: Clock,
   limit: number | TimeBudget,
   call: () => T | PromiseLike<T>,
+  parts = PARTS,
 ): Settled<T> | Promise<Settled<T>> {
   let answer: T | PromiseLike<T>;
   try {
@@ -44,9 +48,8 @@ export function settleWithin<T>(
   // A thenable of somebody else's may throw where a promise cannot.
   const pending = Promise.resolve(answer);
   return new Promise((resolve) => {
-    const countdown = new Countdown(clock, typeof limit === 'number' ? { leftMs: limit } : limit, () =>
-      resolve({ status: 'late' }),
-    );
+    const budget = typeof limit === 'number' ? { leftMs: limit } : limit;
+    const countdown = new Countdown(clock, budget, parts, () => resolve({ status: 'late' }));
     pending.then(
       (value) => {
         countdown.stop();
@@ -70,10 +73,11 @@ class Countdown {
   constructor(
     private readonly clock: Clock,
     private readonly budget: TimeBudget,
+    parts: number,
     private readonly onOver: () => void,
   ) {
     // Timers know whole milliseconds only.
-    this.partMs = Math.max(1, Math.ceil(budget.leftMs / PARTS));
+    this.partMs = Math.max(1, Math.ceil(budget.leftMs / parts));
     this.beginPart();
   }
 

@@ -251,6 +251,8 @@ export class Heartbeat {
   private lookForBytes(connection: Connection): boolean {
     const wasPinged = connection.quietLooks === LAST_QUIET_LOOK + 1;
     if (!connection.lookForBytes()) return false;
+    // From this look to the next one is a whole time.
+    connection.stalledLooks = 0;
     if (wasPinged && connection.lead > 0) {
       // Its next ping comes before the interval is over, so that not all that came together are pinged together.
       connection.quietLooks = Math.min(connection.lead, LAST_QUIET_LOOK);

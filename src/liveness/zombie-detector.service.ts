@@ -69,7 +69,11 @@ export class ZombieDetectorService implements HeartbeatVisitor {
 
   /** What proves the connection dead at this moment; undefined: nothing does. */
   proofOf(connection: Connection): ZombieSignal | undefined {
-    if (connection.transport.state === 'open') connection.lookForBytes();
+    if (connection.transport.state === 'open') {
+      connection.lookForBytes();
+      // Output since the last look extends the time as well.
+      connection.noteWritten(0);
+    }
     return proofOf(connection, this.rules);
   }
 
@@ -166,8 +170,11 @@ export class ZombieDetectorService implements HeartbeatVisitor {
     if (pending.size > 0 && this.clock.now() - startedAt >= 2 * probeTimeoutMs) {
       await this.waitForBytes(pending, probeTimeoutMs, priority);
     }
-    // Who was heard may still be nobody, by the application's own evidence.
-    await Promise.all(opinions);
+    // A connection that was heard may still be dead by the application's own evidence. The probe has one deadline: an
+    // opinion that is not there by then is none, or an answer that comes while it is awaited would be overlooked.
+    const allOpinions = Promise.all(opinions);
+    if (pending.size === 0) await allOpinions;
+    else await Promise.race([allOpinions, new Promise<void>((resolve) => this.clock.afterReads(resolve))]);
     return [...pending].filter((connection) => !connection.detached && isAskable(connection.transport));
   }
 

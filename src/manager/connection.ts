@@ -17,6 +17,8 @@ export const SLOWEST_BYTES_PER_SECOND = 16 * 1024;
 const MOST_UNREAD_BYTES = 60 * SLOWEST_BYTES_PER_SECOND;
 /** The close code that `ws` reports for a socket that ended without a close frame. */
 const ABNORMAL_CLOSURE = 1006;
+/** `stalledLooks` after a byte: the time until the next look is not a whole one, and does not count. */
+const HEARD_BETWEEN_LOOKS = -1;
 /** A timer later than this indicates an event-loop stall, in which nothing could be written. */
 const LATE_MS = 100;
 
@@ -188,7 +190,7 @@ export class Connection implements Due {
     this.lastHeardAt = now;
     this.heardSinceLook = true;
     this.missedPongs = 0;
-    this.stalledLooks = 0;
+    this.stalledLooks = HEARD_BETWEEN_LOOKS;
     this.hasUnacknowledgedOutput = false;
     this.pingMark = 0;
     this.askedAt = undefined;
@@ -276,7 +278,7 @@ export class Connection implements Due {
     this.bytesCame = false;
     this.heardSinceLook = false;
     this.quietLooks = 0;
-    this.stalledLooks = 0;
+    this.stalledLooks = HEARD_BETWEEN_LOOKS;
     return true;
   }
 
