@@ -439,6 +439,14 @@ export class Door implements SocketErrorSink {
     }
   }
 
+  /** Refuses an upgrade whose request cannot be used, before `ws` has seen it. `detail`: for the log. */
+  refuseMalformed(socket: Duplex, detail: string): void {
+    const reason = 'bad_request';
+    const nothing = { userId: undefined, durationMs: 0, retryAfterMs: undefined, lockout: false };
+    this.events.report({ type: 'rejected', reason, ...nothing, detail });
+    this.refusals.answer(socket, reason);
+  }
+
   /** Refused, but not gone: what the application sends to all clients is not for them. */
   private hold(
     { server }: Upgrade,

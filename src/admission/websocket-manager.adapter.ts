@@ -52,6 +52,8 @@ export class WebSocketManagerAdapter implements WebSocketAdapter {
   /** The gateway whose handlers are bound at the moment. */
   private binding: GatewayRoutes | undefined;
   private forceCloseConnectionsValue: boolean | undefined;
+  /** The last `Host` that was found valid. */
+  private validHost: string | undefined;
   /** HTTP servers whose upgrades we hand out. */
   private readonly upgradeListeners = new Map<Server, UpgradeListener>();
 
@@ -219,7 +221,10 @@ export class WebSocketManagerAdapter implements WebSocketAdapter {
     }
     const handOut: UpgradeListener = (request, socket, head) => {
       const owner = this.ownerOf(port, request);
-      if (owner) {
+      if (owner && !this.isHostValid(request.headers.host)) {
+        socket.on('error', () => socket.destroy());
+        this.door.refuseMalformed(socket, `Host: got "${request.headers.host}", expected host[:port]`);
+      } else if (owner) {
         owner.handleUpgrade(request, socket, head, (webSocket) =>
           owner.emit('connection', webSocket, request),
         );
@@ -241,6 +246,15 @@ export class WebSocketManagerAdapter implements WebSocketAdapter {
     if (!URL.canParse(target)) return undefined;
     const { pathname } = new URL(target);
     return owners.find(({ path }) => path === pathname);
+  }
+
+  /** As on the platform, which makes a URL of it; a request without one is taken there too. */
+  private isHostValid(host: string | undefined): boolean {
+    // Nearly all requests have the same one.
+    if (host === undefined || host === this.validHost) return true;
+    if (!URL.canParse(`ws://${host}/`)) return false;
+    this.validHost = host;
+    return true;
   }
 
   private leaveToOthers(server: Server, socket: Duplex): void {

@@ -18,7 +18,9 @@ export class EventLog {
   ) {
     const user = (userId: string) => `user ${loggedUserId(userId, logUserIds)}`;
     events.listen(LOGGED, (event) => {
-      events.lines.write(lineFor(event, user));
+      // The line of the eviction has the same evidence.
+      const isToldOtherwise = event.type === 'zombie_detected' && event.managerEnds;
+      if (!isToldOtherwise) events.lines.write(lineFor(event, user));
       // After a drain the process may end by the signal: nothing is called later than this.
       if (event.type === 'draining' && event.phase === 'finished') this.stop();
     });
@@ -33,6 +35,7 @@ export class EventLog {
 const LOGGED = [
   'rejected',
   'evicted',
+  'zombie_detected',
   'breaker_changed',
   'self_preservation',
   'hook_failed',
@@ -66,6 +69,18 @@ function lineFor(event: LoggedEvent, user: (userId: string) => string): Line {
         text: () => {
           const why = `${evidence.signal}, silent for ${evidence.silentForMs} ms, inactive for ${evidence.inactiveForMs} ms`;
           return `Evicted manager ${managerId} of ${user(userId)}: ${reason}, level ${level} (${printable(why)})`;
+        },
+      };
+    }
+    case 'zombie_detected': {
+      const { evidence, connectionId, userId } = event;
+      return {
+        level: 'log',
+        kind: 'dead connection',
+        userId,
+        text: () => {
+          const why = `${evidence.signal}, silent for ${evidence.silentForMs} ms`;
+          return `Connection ${connectionId} of ${user(userId)} is dead (${printable(why)}); its session stays`;
         },
       };
     }
