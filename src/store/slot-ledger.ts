@@ -152,7 +152,7 @@ export class SlotLedger {
 
   /** The time that one admission may wait for the store, in all of its calls. */
   startBudget(): TimeBudget {
-    return { leftMs: this.options.storeTimeoutMs };
+    return this.options.store ? { leftMs: this.options.storeTimeoutMs } : UNSPENT;
   }
 
   /**
@@ -716,6 +716,9 @@ export class SlotLedger {
     return this.registry.user(userId)?.managers.size ?? 0;
   }
 }
+
+/** No admission waits for the memory store. */
+const UNSPENT: TimeBudget = { leftMs: Number.POSITIVE_INFINITY };
 
 /** From 0 to 1, of the random id: the same slot waits differently from time to time, and histories can be repeated. */
 function jitterOf({ managerId, failures }: Slot): number {

@@ -24,9 +24,7 @@ interface Setting {
 
 async function start({ store, limit, sweepMs = 30_000 }: Setting): Promise<number> {
   const env = { STORE: store, LIMIT: `${limit}`, SWEEP_MS: `${sweepMs}`, WORK_MS: `${WORK_MS}` };
-  const script = process.env.BUSY_SERVER ?? 'test/support/busy-server.mjs';
-  const { DIST } = process.env;
-  server = await startServer({ ...env, ...(DIST ? { DIST } : {}) }, { script });
+  server = await startServer(env, { script: process.env.BUSY_SERVER ?? 'test/support/busy-server.mjs' });
   return Number(new URL(server.url).port);
 }
 

@@ -4,9 +4,9 @@ import 'reflect-metadata';
 import { Module } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import { WebSocketGateway } from '@nestjs/websockets';
+import { WebSocketManagerModule } from '../../dist/index.js';
 
-const { DIST = '../../dist/index.js', STORE, WORK_MS, LIMIT, SWEEP_MS } = process.env;
-const { WebSocketManagerModule } = await import(DIST);
+const { STORE, WORK_MS, LIMIT, SWEEP_MS } = process.env;
 
 /** Counts in this process, and answers in a turn of its own, as a client of a server would. */
 class AsynchronousStore {

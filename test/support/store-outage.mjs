@@ -6,9 +6,8 @@ import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises';
 import { Module } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
+import { WebSocketHealthService, WebSocketManagerFactory, WebSocketManagerModule } from '../../dist/index.js';
 
-const { DIST = '../../dist/index.js' } = process.env;
-const { WebSocketHealthService, WebSocketManagerFactory, WebSocketManagerModule } = await import(DIST);
 const [count, how] = [Number(process.argv[2]), process.argv[3]];
 const OUTAGE_MS = 5_000;
 /** Closes in one turn of the event loop. */

@@ -144,7 +144,8 @@ describe('at the limit, with all sessions on other nodes', () => {
 describe('once a drain has begun', () => {
   it('no session of another node is taken over', async () => {
     const { core, store } = await withHolders([holder('a')]);
-    core.place({ userId: 'alice', connection: 'silent', openedAgoMs: 0 });
+    // Its probe takes half a second, and it is in its grace period.
+    core.place({ userId: 'alice', connection: { answersAfterMs: 500 }, openedAgoMs: 0 });
     const admission = core.admit('alice');
     await core.clock.advance(100);
     core.drain.begin();
