@@ -5,9 +5,13 @@ import { type Due, DueQueue, Fifo, NOT_QUEUED } from '../clock/due-queue.js';
 import { EventStream } from '../events/event-stream.js';
 import { NodeCounters } from '../events/node-counters.js';
 import { ManagerRegistry } from '../manager/manager-registry.js';
-import type { SlotReply, SlotRequest, SlotStore } from '../options/slot-store.interface.js';
+import {
+  checkReply,
+  type SlotReply,
+  type SlotRequest,
+  type SlotStore,
+} from '../options/slot-store.interface.js';
 import { RESOLVED_OPTIONS, type ResolvedOptions } from '../options/websocket-manager-options.interface.js';
-import { checkReply } from './check-reply.js';
 import { MemorySlotStore } from './memory-slot-store.js';
 
 /**
