@@ -7,7 +7,7 @@ const KIB = 1_024;
 const MIB = KIB * KIB;
 export const LIMITS = [1, 2, 3, 20] as const;
 /** How many sessions a user with a limit of 20 has below the limit: from the aggressive threshold up to all. */
-const BELOW_TWENTY = { keys: [14], 'no-keys': [18] } as const;
+const BELOW_TWENTY = { keys: [14], 'no-keys': [16] } as const;
 /** The sessions of a user open within this time. */
 const OPEN_WITHIN_MS = 8_000;
 /** Their uses begin so long after it at most: a thousand downloads at once would only measure the machine. */
@@ -28,7 +28,7 @@ export interface Terrain {
 }
 
 /** Two thousand sessions share the machine. */
-const NOW_AND_THEN = [4_000, 20_000] as const;
+const NOW_AND_THEN = [10_000, 40_000] as const;
 const IDLE: Use = { role: 'idle' };
 const CHAT: Use = { role: 'chat' };
 
@@ -143,6 +143,8 @@ export async function addFleet(world: World, random: () => number): Promise<Flee
         const keys = keyed ? 'keys' : 'no-keys';
         const sizes = limit === 20 ? BELOW_TWENTY[keys] : terrain.uses.map(() => limit);
         for (const [rotation, size] of sizes.entries()) {
+          // Of the further small users half have keys, so that the machine keeps up.
+          if (limit < 20 && rotation % 2 === (keyed ? 1 : 0) && rotation > 1) continue;
           const userId = `${terrain.name}-limit-${limit}-${keys}-below-${rotation}`;
           await addUser(world, { userId, terrain, size, keyed, rotation, random });
           users.push({ userId, isBelow: true });

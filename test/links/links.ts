@@ -23,7 +23,7 @@ export function tunnel(offsetMs: number): Link {
 
 /** A client that reads so many bytes a second; what the server sends beyond fills the kernel's buffers. */
 export function readerOf(bytesPerSecond: number): Link {
-  return { down: shape(bytesPerSecond, 10, { queueBytes: 4 * KIB }), up: shape(MIB, 10) };
+  return { down: shape(bytesPerSecond, 10), up: shape(MIB, 10) };
 }
 
 export const DOWNLOADER = readerOf(200 * KIB);

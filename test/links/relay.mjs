@@ -18,7 +18,7 @@ import { createServer as createTlsServer } from 'node:tls';
 
 const now = () => performance.now();
 /** A piece takes about this long to transmit: small enough that slow links trickle. */
-const PIECE_MS = 20;
+const PIECE_MS = 40;
 const LEAST_PIECE_BYTES = 256;
 const MOST_PIECE_BYTES = 16 * 1024;
 /** Backlog of the listening sockets. */
