@@ -365,6 +365,9 @@ export class World {
   }
 
   private setCheck(member: Member, check: Check): void {
+    // The check that it replaces may have been asked already, and its answer still counts.
+    if (member.check === 'late')
+      member.vouchedAt = Math.max(member.vouchedAt, this.clock.now() + this.setting.probe);
     member.check = check;
     if (check === 'dead') member.wasDenied = true;
     member.manager.isAlive(() => {
