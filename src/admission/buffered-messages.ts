@@ -445,7 +445,7 @@ function replaceMethod<T extends object, K extends keyof T>(object: T, name: K, 
   };
 }
 
-/** As `once` does it: who takes the one off a socket takes off the other. */
+/** As `once` does it: removing the one from a socket removes the other. */
 function removableAs(listener: Listener, waiting: Listener): Listener {
   return Object.assign(waiting, { listener: listener.listener ?? listener });
 }

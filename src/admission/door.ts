@@ -71,8 +71,8 @@ class Upgrade implements Newcomer {
   ) {}
 
   /**
-   * The peer has hung up while it waited, or was refused by a drain. A FIN is not an event while nobody reads, only a
-   * state of the stream.
+   * The peer has disconnected while it waited, or was refused by a drain. A FIN is no event while the stream is not read,
+   * only a state of it.
    */
   isGone(): boolean {
     if (this.isRefused) return true;

@@ -11,8 +11,8 @@ let isListening = false;
 
 /**
  * Drains on SIGTERM in an application that did not call `enableShutdownHooks()`, and then lets the signal end the
- * process; where the signal does not (PID 1), the process exits with 143. Where anybody else listens (Nest's own shutdown hooks first of all) it stays out of the way: they
- * close the application, and that drains.
+ * process; where the signal does not (PID 1), the process exits with 143. Where another listener is registered (Nest's own
+ * shutdown hooks first of all) it does nothing: that one closes the application, which drains.
  */
 @Injectable()
 export class DrainSignals {

@@ -336,7 +336,7 @@ function isTraced({ base }: SocketKind): boolean {
   return base.emit !== EventEmitter.prototype.emit;
 }
 
-/** For a base class: so that the private fields of the derived one are added to an object of somebody else's. */
+/** A base class that returns the given object: the private fields of the derived class are added to that. */
 class Itself {
   constructor(object: object) {
     // biome-ignore lint/correctness/noConstructorReturn: this is how a private field gets onto another object

@@ -35,7 +35,7 @@ export class ManagerRegistry {
   private readonly managers = new Map<string, Manager>();
   private readonly users = new Map<string, UserRecord>();
   private readonly pressured = new Set<UserRecord>();
-  /** The same for users whose limit is so small that no threshold applies: a crowd where everybody's limit is one. */
+  /** The same for users whose limit is so small that no threshold applies: all users, where the limit is one. */
   private readonly pressuredSmall = new Set<UserRecord>();
   private readonly full = new Set<UserRecord>();
   private readonly byStatus: Record<ManagerStatus, number> = {
