@@ -1,7 +1,8 @@
+import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { spend, waitForTokenMs } from '../../src/cleanup/eviction-budget.js';
 import { Core } from '../support/core.js';
-import type { Action, AttachedLink } from './history.js';
+import type { Action, AttachedLink, History } from './history.js';
 import { HistoryClock } from './history-clock.js';
 import { LinkedSocket } from './linked-socket.js';
 import { DEFAULTS, type Moment, type Setting } from './setting.js';
@@ -495,6 +496,18 @@ const LOSSLESS = [
   'fourteen sessions that answer slowly stay at a pressure of 0.7',
   'a tunnel of 25 seconds ends no session',
 ];
+
+/** As they were found, with the options that were drawn. */
+const FOUND = JSON.parse(readFileSync(new URL('./regressions.json', import.meta.url), 'utf8')) as Record<
+  string,
+  History
+>;
+
+describe('what once broke a promise, as it was found:', () => {
+  it.each(Object.entries(FOUND))('%s', async (_, history) => {
+    expect((await World.live(history)).steps).toBeGreaterThan(0);
+  });
+});
 
 describe('what once broke a promise:', () => {
   it.each(Object.entries(HISTORIES))('%s', async (_, { setting, ...history }) => {
