@@ -198,7 +198,7 @@ export class Door implements SocketErrorSink {
     const { socket } = upgrade;
     let isAnswered = false;
     const onClose = () => void this.pending.delete(upgrade);
-    own(info, (isVerified, ...answer) => {
+    const running = own(info, (isVerified, ...answer) => {
       if (isAnswered) return;
       isAnswered = true;
       socket.off('close', onClose);
@@ -208,6 +208,13 @@ export class Door implements SocketErrorSink {
       if (isVerified) this.receive(upgrade, verdict);
       else verdict(false, ...answer);
     });
+    // An asynchronous one may reject, which would end the process.
+    if (isThenable(running)) {
+      void Promise.resolve(running).then(undefined, (error: unknown) => {
+        if (!isAnswered) socket.destroy();
+        this.events.report({ type: 'hook_failed', hook: 'verifyClient', error });
+      });
+    }
     if (isAnswered) return;
     // It may never call back; the client hangs up sooner or later.
     socket.once('close', onClose);
@@ -505,8 +512,12 @@ function isStale(decision: Decision): boolean {
 
 /** Nest's own way to say no: `UnauthorizedException`, `ForbiddenException`, of whatever copy of Nest. */
 function isUnauthorized(error: unknown): boolean {
-  const { getStatus } = (error ?? {}) as { getStatus?: unknown };
-  if (typeof getStatus !== 'function') return false;
-  const status: unknown = getStatus.call(error);
-  return status === 401 || status === 403;
+  try {
+    const { getStatus } = (error ?? {}) as { getStatus?: unknown };
+    const status: unknown = typeof getStatus === 'function' ? getStatus.call(error) : undefined;
+    return status === 401 || status === 403;
+  } catch {
+    // What the application threw throws in its turn: a failure like any other.
+    return false;
+  }
 }

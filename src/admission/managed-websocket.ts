@@ -171,10 +171,11 @@ export class SocketState {
     else this.sendAs(false, text);
   }
 
-  /** Sends a ping without a payload. */
-  ping(): void {
+  /** Sends a ping, without a payload or with the mark. */
+  ping(mark?: number): void {
     const { stream, webSocket, kind } = this;
-    if (stream && kind.output?.takesPing(webSocket as WsInternals, stream)) stream.write(EMPTY_PING);
+    if (mark !== undefined) kind.base.ping.call(webSocket, Buffer.of(mark));
+    else if (stream && kind.output?.takesPing(webSocket as WsInternals, stream)) stream.write(EMPTY_PING);
     else kind.base.ping.call(webSocket);
     this.writeBatch();
   }
@@ -196,7 +197,7 @@ export class SocketState {
     const { webSocket, kind } = this;
     const { _receiver: receiver } = webSocket as WsInternals;
     if (!receiver || !isBetweenFrames(receiver) || webSocket.readyState !== OPEN) return false;
-    if (kind.managed.listenerCount.call(webSocket, 'pong') > 0 || isTraced(kind)) return false;
+    if (kind.managed.listenerCount.call(webSocket, 'pong') > 0 || isTraced(kind, webSocket)) return false;
     this.connection?.notePong();
     forgetFrame(receiver);
     return true;
@@ -331,9 +332,17 @@ function sendBy(
   else base.send.call(socket, data);
 }
 
-/** A tracer has put its own `emit` in place: it is to see all events. */
-function isTraced({ base }: SocketKind): boolean {
-  return base.emit !== EventEmitter.prototype.emit;
+/** The mark of a ping of ours, in the payload of its pong. */
+function markOf(payload: unknown): number | undefined {
+  return payload instanceof Uint8Array && payload.length === 1 ? payload[0] : undefined;
+}
+
+/** The platform's `emit`, as it is when this file is loaded. */
+const { emit: EMIT } = EventEmitter.prototype;
+
+/** A tracer, or the application, has put its own `emit` in place: it is to see all events. */
+function isTraced({ base, managed }: SocketKind, webSocket: WebSocketLike): boolean {
+  return base.emit !== EMIT || webSocket.emit !== managed.emit;
 }
 
 /** A base class that returns the given object: the private fields of the derived class are added to that. */
@@ -447,7 +456,7 @@ export function managedWebSocketClass(base: WebSocketClass, sink: SocketErrorSin
       switch (event) {
         case 'open':
           // At the handshake, before anybody can listen.
-          if (super.listenerCount('open') === 0 && !isTraced(kind)) return false;
+          if (super.listenerCount('open') === 0 && !isTraced(kind, this)) return false;
           break;
         case 'message':
           // Refused, or of a connection that has ended: the application must not see it.
@@ -456,9 +465,9 @@ export function managedWebSocketClass(base: WebSocketClass, sink: SocketErrorSin
           state.buffered?.beginMessage();
           break;
         case 'pong':
-          connection?.notePong();
+          connection?.notePong(markOf(args[0]));
           forgetFrame((this as WsInternals)._receiver);
-          if (super.listenerCount('pong') === 0 && !isTraced(kind)) return false;
+          if (super.listenerCount('pong') === 0 && !isTraced(kind, this)) return false;
           break;
         case 'ping':
           connection?.heard();

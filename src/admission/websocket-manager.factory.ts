@@ -300,13 +300,14 @@ export class WebSocketManagerFactory {
     this.registry.pressureChanged(user);
   }
 
-  /** Frees one slot, if a session may be evicted for it. */
-  private async makeRoom(admission: PendingAdmission, sparesLiving = false): Promise<void> {
+  /** Frees one slot, if a session may be evicted for it. `sparesSuspects`: only a dead or disconnected session may. */
+  private async makeRoom(admission: PendingAdmission, sparesSuspects = false): Promise<void> {
     const { user, context, newcomer, probe } = admission;
     admission.probe = undefined;
     const { evicted } = await this.cleanup.makeRoom(user, {
       needed: Math.min(1, user.managers.size),
-      mayEvictLiving: !sparesLiving && this.evicted.mayEvictLiving(user, context.sessionKey),
+      mayEvictLiving: !sparesSuspects && this.evicted.mayEvictLiving(user, context.sessionKey),
+      sparesSuspects,
       isAbandoned: () => newcomer.isGone(),
       probe,
     });

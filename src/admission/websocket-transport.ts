@@ -57,6 +57,10 @@ export class WebSocketTransport implements Transport {
     return Math.max(this.socket.writableLength, this.bufferedAmount);
   }
 
+  get isDrained(): boolean {
+    return this.socket.writableLength === 0;
+  }
+
   get bytesTaken(): number | undefined {
     const { _handle } = this.socket;
     // Under TLS the one below: what is encrypted is on its way, but not with the kernel.
@@ -69,11 +73,11 @@ export class WebSocketTransport implements Transport {
     return this.webSocket[STATE].bufferedAmount;
   }
 
-  ping(): void {
+  ping(mark?: number): void {
     if (this.webSocket.readyState !== OPEN) return;
     // Before the first ping there is no pong to hear, and who leaves before it pays nothing.
     if (this.received === undefined) this.listen();
-    this.webSocket[STATE].ping();
+    this.webSocket[STATE].ping(mark);
   }
 
   send(data: string): void {

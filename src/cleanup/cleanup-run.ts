@@ -102,6 +102,8 @@ export class CleanupRun {
     for (const { connection, signal } of doubtful) {
       if (isOver()) return;
       this.endDead(connection, signal);
+      // With a session key no slot is free yet: the session is disconnected now, and is the next candidate.
+      if (connection.manager.connections.length === 0) return;
     }
   }
 

@@ -34,11 +34,15 @@ export interface RoomRequest {
   readonly needed: number;
   /** Whether living sessions may be asked to leave for this newcomer. */
   readonly mayEvictLiving: boolean;
+  /** The user is below the limit, and a suspect is left alone: only dead and disconnected sessions may be evicted. */
+  readonly sparesSuspects?: boolean | undefined;
   /** The newcomer has gone: nobody needs to leave any more. */
   readonly isAbandoned: () => boolean;
   /** A probe that was begun for this newcomer already. */
   readonly probe?: Promise<void> | undefined;
 }
+
+const LEVELS_WITHOUT_PROBE: readonly CleanupLevel[] = ['conservative', 'moderate'];
 
 /** Users that one sweep cleans up at the same time. */
 const SWEEP_CONCURRENCY = 50;
@@ -139,7 +143,7 @@ export class CleanupService {
     const mayTakeLiving = () => request.mayEvictLiving && this.spendBudget(user);
     await this.hearOut(run);
     run.takeDead(isOver);
-    for (const level of CLEANUP_LEVELS) {
+    for (const level of request.sparesSuspects ? LEVELS_WITHOUT_PROBE : CLEANUP_LEVELS) {
       run.level = level;
       run.takeOverdue();
       if (level === 'aggressive') {

@@ -17,6 +17,8 @@ export const SLOWEST_BYTES_PER_SECOND = 16 * 1024;
 const MOST_UNREAD_BYTES = 60 * SLOWEST_BYTES_PER_SECOND;
 /** The close code that `ws` reports for a socket that ended without a close frame. */
 const ABNORMAL_CLOSURE = 1006;
+/** A mark is one byte of a ping's payload. */
+const MOST_MARKS = 255;
 /** `stalledLooks` after a byte: the time until the next look is not a whole one, and does not count. */
 const HEARD_BETWEEN_LOOKS = -1;
 /** A timer later than this indicates an event-loop stall, in which nothing could be written. */
@@ -79,13 +81,13 @@ export class Connection implements Due {
   hasUnacknowledgedOutput = false;
   /**
    * Output that a peer which reads {@link SLOWEST_BYTES_PER_SECOND} may not have read yet; at most what takes it a minute.
-   * An inbound byte does not say how much has been read, a pong does: all that was sent before its ping.
+   * An inbound byte does not say how much has been read; the pong to a marked ping does: all that was sent before it.
    */
   unreadBytes = 0;
-  /** What of that was sent after the last ping; at most one look's output too much. */
+  /** What of that was sent after the last marked ping; at most one look's output too much. */
   private unreadSincePing = 0;
-  /** Pings without a pong yet. */
-  private pingsOut = 0;
+  /** The mark of that ping, from 1 to {@link MOST_MARKS}; 0: there was none. */
+  private mark = 0;
   /** `bytesWritten` at the last close look. */
   private writtenSeen: number;
   /** So many looks its pings have still to be moved forward, that not all of a crowd are pinged together for ever. */
@@ -222,16 +224,19 @@ export class Connection implements Due {
     this.heardListeners = rest.length > 0 ? rest : undefined;
   }
 
-  /** The answer to a ping of ours, or an unsolicited pong. */
-  notePong(): void {
+  /**
+   * The answer to a ping of ours, or to one of the application, or an unsolicited pong.
+   * @param mark of the ping that it answers, if that had one
+   */
+  notePong(mark?: number): void {
     const { clock, counters } = this.manager.registry;
     const now = clock.now();
     if (this.pingedAt !== undefined) {
       counters.onPong?.(now - this.pingedAt);
       this.pingedAt = undefined;
     }
-    // With several pings out it is not known which one is answered.
-    if (this.pingsOut > 0 && --this.pingsOut === 0) this.unreadBytes = this.unreadSincePing;
+    if (mark !== undefined && mark === this.mark)
+      this.unreadBytes = Math.min(this.unreadBytes, this.unreadSincePing);
     this.heard(now);
   }
 
@@ -239,11 +244,15 @@ export class Connection implements Due {
     const { transport } = this;
     this.pingedAt = this.manager.registry.clock.now();
     this.askedAt ??= this.pingedAt;
-    this.pingsOut++;
-    this.unreadSincePing = 0;
+    // Any pong might come meanwhile: only the one with the mark says that the output before its ping has been read.
+    const isMarked = this.unreadBytes >= SLOWEST_BYTES_PER_SECOND;
+    if (isMarked) {
+      this.mark = (this.mark % MOST_MARKS) + 1;
+      this.unreadSincePing = 0;
+    }
     const { bytesWritten } = transport;
     try {
-      transport.ping();
+      transport.ping(isMarked ? this.mark : undefined);
     } catch (error) {
       this.noteThrown(error);
     }
@@ -318,7 +327,11 @@ export class Connection implements Due {
       const wasLate = clock.now() - startedAt > UNMOVED_STEP_MS + LATE_MS;
       // What the peer has read meanwhile is known when the loop has come round to the sockets.
       clock.afterReads(() => {
-        const isUnmoved = this.takenBytes === takenBefore && this.transport.bufferedAmount >= bufferedAmount;
+        const { transport } = this;
+        const isUnmoved =
+          this.takenBytes === takenBefore &&
+          transport.bufferedAmount >= bufferedAmount &&
+          transport.isDrained !== true;
         const steps = isUnmoved ? stepsBefore + Number(!wasLate) : 0;
         if (steps === UNMOVED_STEPS) this.end({ reason: 'slow_consumer' });
         else this.watchBacklog(limit, steps);

@@ -19,9 +19,12 @@ export interface Transport {
    * moves. Where it is unknown, {@link bytesWritten} less {@link bytesQueued} has to do.
    */
   readonly bytesTaken?: number | undefined;
+  /** The kernel has taken all that it was given: what waits has still to be compressed, and does not wait for the peer. */
+  readonly isDrained?: boolean | undefined;
   /** Bytes that the application has sent and that wait anywhere in this process. */
   readonly bufferedAmount: number;
-  ping(): void;
+  /** Sends a ping; `mark`, a byte that is not 0, comes back with its pong. */
+  ping(mark?: number): void;
   send(data: string): void;
   /** Starts the closing handshake. */
   close(code: number, reason: string): void;

@@ -105,12 +105,12 @@ export class FakeSocket implements Transport {
     this.clock.io(() => this.finish(code, reason));
   }
 
-  ping(): void {
+  ping(mark?: number): void {
     if (this.state !== 'open') return;
     this.pings++;
     this.write(FRAME_BYTES);
     if (this.answerDelayMs === undefined) this.unanswered++;
-    else this.answerPing();
+    else this.answerPing(mark);
   }
 
   send(data: string): void {
@@ -150,7 +150,7 @@ export class FakeSocket implements Transport {
     this.bufferedAmount += bytes;
   }
 
-  private answerPing(): void {
+  private answerPing(mark?: number): void {
     this.clock.io(() => {
       if (this.isTold || this.state === 'closed') return;
       if (this.answerDelayMs === undefined) {
@@ -158,7 +158,7 @@ export class FakeSocket implements Transport {
         return;
       }
       this.read(PONG_BYTES);
-      this.connection.notePong();
+      this.connection.notePong(mark);
     }, this.answerDelayMs);
   }
 

@@ -195,12 +195,12 @@ export class LinkedSocket implements HistorySocket {
     this.link.upload(CLOSE_BYTES, () => this.finish(code, ''));
   }
 
-  ping(): void {
+  ping(mark?: number): void {
     if (this.state !== 'open') return;
     const { down } = this.link;
     down.flow(this.clock.now());
     this.record.notePing(down.written + FRAME_BYTES, down.underWay);
-    this.link.send(FRAME_BYTES, () => this.answer());
+    this.link.send(FRAME_BYTES, () => this.answer(mark));
   }
 
   send(data: string): void {
@@ -231,7 +231,7 @@ export class LinkedSocket implements HistorySocket {
     return this.thinking > 0 || this.link.isUploading || this.link.isAnswering;
   }
 
-  private answer(): void {
+  private answer(mark?: number): void {
     this.thinking++;
     this.clock.io(() => {
       this.thinking--;
@@ -241,7 +241,7 @@ export class LinkedSocket implements HistorySocket {
         return;
       }
       if (this.halfAfterMs !== undefined) this.link.upload(1);
-      else this.link.upload(PONG_BYTES, () => this.connection.notePong());
+      else this.link.upload(PONG_BYTES, () => this.connection.notePong(mark));
     }, this.delayMs ?? 0);
   }
 

@@ -113,9 +113,9 @@ export class ScriptedSocket extends FakeSocket implements HistorySocket {
     else Object.assign(this, { bytesQueued: 0, bufferedAmount: 0 });
   }
 
-  override ping(): void {
+  override ping(mark?: number): void {
     if (this.state === 'open') this.record.notePing(this.bytesWritten, 0);
-    super.ping();
+    super.ping(mark);
     // Its answer comes in the same instant, and it may fall silent after that.
     if (this.delayMs === 0 && this.state === 'open') this.answeredAt = this.time.now();
     const asked = this.halfAfterMs;

@@ -2,6 +2,7 @@ import { describe, expect, it, vi } from 'vitest';
 import { CleanupRun } from '../../src/cleanup/cleanup-run.js';
 import type { CleanupLevel } from '../../src/events/vocabulary.js';
 import type { Manager } from '../../src/manager/manager.js';
+import type { FakeSocket } from '../../src/testing/index.js';
 import { Core, type CoreOptions, type Past, type Placed } from '../support/core.js';
 
 const WINDOW_MS = 30_000;
@@ -559,5 +560,20 @@ describe('a session of two connections, of which one is frozen', () => {
     expect(manager.connections).toEqual([socket?.connection]);
     expect(core.reportedOf('zombie_detected')).toHaveLength(1);
     expect(core.reportedOf('evicted')).toEqual([]);
+  });
+});
+
+describe('an incoming connection during self-preservation', () => {
+  it('ends one session with a key, not all that are silent', async () => {
+    const core = await Core.start({ cleanup: { intervalMs: 3_600_000 } });
+    core.placeMany(150, (i) => ({ ...LIVE, userId: `other-${i}` }));
+    const placed = core.placeMany(20, (i) => ({ ...LIVE, sessionKey: `tab-${i}` }));
+    for (const manager of core.registry.allManagers)
+      for (const { transport } of manager.connections) (transport as FakeSocket).become('silent');
+    await core.clock.advance(50_000);
+    expect(core.heartbeat.isSelfPreserving).toBe(true);
+    expect((await core.admitWithin(1_100, 'alice')).result.admitted).toBe(true);
+    expect(placed.filter(({ socket }) => socket?.connection.detached)).toHaveLength(1);
+    expect(placed.filter(({ manager }) => !manager.isOpen)).toHaveLength(1);
   });
 });

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { once } from 'node:events';
+import { EventEmitter, once } from 'node:events';
 import { type AddressInfo, Socket } from 'node:net';
 import type { Writable } from 'node:stream';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
@@ -847,15 +847,47 @@ describe('the answer to a ping of ours', () => {
   }
 
   it('is life, and is nothing for ws to read', async () => {
-    const { connection, receiver, ping, stream, transport, server } = await pinged();
+    const { connection, receiver, ping, stream, transport } = await pinged();
     const read = vi.spyOn(receiver, 'write');
-    const emitted = vi.spyOn(server, 'emit');
     connection.missedPongs = 1;
     await ping();
     expect(connection.missedPongs).toBe(0);
-    expect(emitted).not.toHaveBeenCalled();
     expect(read).not.toHaveBeenCalled();
     expect(transport.bytesRead).toBe(stream.bytesRead);
+  });
+
+  it.each(['on the socket', 'on every emitter'])('is seen by an emit that was patched %s', async (where) => {
+    const { connection, ping, server } = await pinged();
+    const seen: unknown[] = [];
+    const { emit } = EventEmitter.prototype;
+    const target = where === 'on the socket' ? server : EventEmitter.prototype;
+    const before = target.emit as (event: string, ...args: unknown[]) => boolean;
+    const patched = function (this: unknown, event: string, ...args: unknown[]) {
+      if (this === server) seen.push(event);
+      return before.call(this as never, event, ...args);
+    };
+    Object.assign(target, { emit: patched });
+    connection.missedPongs = 1;
+    await ping();
+    EventEmitter.prototype.emit = emit;
+    expect(connection.missedPongs).toBe(0);
+    expect(seen).toContain('pong');
+  });
+
+  it.each([
+    ['the pong to a marked ping', undefined, 0],
+    ['an unsolicited pong', Buffer.alloc(0), 900_000],
+    ['a pong with another mark', Buffer.of(77), 900_000],
+    ['a pong to a ping of the application', Buffer.from('mine'), 900_000],
+  ])('says what has been read only as %s: %o', async (_, payload, left) => {
+    const { connection, server } = await pinged();
+    connection.unreadBytes = 900_000;
+    const sent: unknown[] = [];
+    vi.spyOn(connection.transport, 'ping').mockImplementation((mark) => void sent.push(mark));
+    connection.ping();
+    expect(sent).toEqual([expect.any(Number)]);
+    server.emit('pong', payload ?? Buffer.of(sent[0] as number));
+    expect(connection.unreadBytes).toBe(left);
   });
 
   const LIKE_A_PONG = Buffer.from([0x8a, 0x80, 0, 0, 0, 0]);

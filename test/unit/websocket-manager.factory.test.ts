@@ -562,7 +562,11 @@ describe('a full node', () => {
     expect(refusal(refused).retryAfterMs).toBeGreaterThan(0);
     expect((await core.admitWithin(SOON_MS, 'alice')).result).toMatchObject({ reason: 'try_later' });
     expect(core.reportedOf('evicted')).toEqual([]);
+    // Below the user's limit a suspect is left alone: it may be slow.
     first?.socket?.become('silent');
+    expect((await core.admitWithin(1_100, 'alice')).result).toMatchObject({ reason: 'try_later' });
+    expect(first?.manager.isOpen).toBe(true);
+    first?.socket?.become('closed');
     expect((await core.admitWithin(1_100, 'alice')).result.admitted).toBe(true);
     expect(first?.manager.isOpen).toBe(false);
     expect([core.count('alice'), core.count('bob'), core.registry.managerCount]).toEqual([2, 1, 3]);
