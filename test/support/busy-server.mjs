@@ -56,6 +56,8 @@ Module({
 
 const app = await NestFactory.create(BusyModule, { logger: false });
 await app.init();
+// Connections are opened before they ask for their upgrade.
+app.getHttpServer().keepAliveTimeout = 300_000;
 // A full accept queue would have the kernel drop connections, which retry after seconds.
 const server = app.getHttpServer().listen({ port: 0, host: '127.0.0.1', backlog: 4_096 }, () => {
   console.log(`Listening on http://127.0.0.1:${server.address().port}`);
