@@ -68,7 +68,7 @@ export default defineConfig({
           // Half of the time they wait for npm, or for clients that do nothing.
           maxWorkers: 3,
           retry: process.env.CI ? 1 : 0,
-          testTimeout: 60_000,
+          testTimeout: 120_000,
           hookTimeout: 300_000,
         },
       },
